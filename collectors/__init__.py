@@ -1,0 +1,1 @@
+"""Node side: one file for each thing measured, one publisher."""

@@ -1,0 +1,1 @@
+"""Kernel side: the eBPF programs in C, and what compiles, loads and reads them."""

@@ -1,0 +1,1 @@
+"""One file for each profile source that is asked over the network."""

@@ -1,0 +1,1 @@
+"""Every named query, the Grafana dashboards as code, and the reading commands."""

@@ -1,0 +1,1 @@
+"""How perfstream is run: the command line, the local stack, compose, images."""

@@ -1,0 +1,190 @@
+"""Typed settings, read once: defaults, then a TOML file, then ``PERFSTREAM_*`` variables.
+
+A process declares one frozen dataclass; nested dataclasses are TOML tables. The field ``kafka.bootstrap_servers`` is
+``[kafka] bootstrap_servers`` in the file and ``PERFSTREAM_KAFKA_BOOTSTRAP_SERVERS`` in the environment. Lists in a
+variable are separated by commas, mappings are ``key=value`` separated by commas.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from streams.schema.errors import SettingsError
+
+PREFIX = "PERFSTREAM"
+T = TypeVar("T")
+
+
+class Secret(str):
+    """A string that does not show itself when a settings object is printed or logged."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'" if self else "''"
+
+    def __str__(self) -> str:
+        return "***" if self else ""
+
+    def reveal(self) -> str:
+        """Return the secret itself, for handing it to a client library."""
+        return "".join(self)
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSettings:
+    """How to reach Kafka. ``options`` go to the client under their own names."""
+
+    bootstrap_servers: str = "127.0.0.1:9092"
+    security_protocol: str = "PLAINTEXT"
+    sasl_mechanism: str = "SCRAM-SHA-512"
+    sasl_username: str = ""
+    sasl_password: Secret = Secret("")
+    ssl_cafile: str = ""
+    ssl_certfile: str = ""
+    ssl_keyfile: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def client_options(self) -> dict[str, Any]:
+        """Return the keyword arguments for any aiokafka client."""
+        kwargs: dict[str, Any] = {
+            "bootstrap_servers": self.bootstrap_servers,
+            "security_protocol": self.security_protocol,
+        }
+        if "SSL" in self.security_protocol:
+            from aiokafka.helpers import create_ssl_context
+
+            kwargs["ssl_context"] = create_ssl_context(
+                cafile=self.ssl_cafile or None, certfile=self.ssl_certfile or None, keyfile=self.ssl_keyfile or None
+            )
+        if self.security_protocol.startswith("SASL"):
+            kwargs |= {
+                "sasl_mechanism": self.sasl_mechanism,
+                "sasl_plain_username": self.sasl_username,
+                "sasl_plain_password": self.sasl_password.reveal(),
+            }
+        return kwargs | {key: _number_or_text(value) for key, value in self.options.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class ClickHouseSettings:
+    """How to reach ClickHouse: any server that speaks its HTTP interface, the embedded one included."""
+
+    dsn: str = "http://127.0.0.1:8123/perfstream"
+    username: str = "default"
+    password: Secret = Secret("")
+    verify: bool = True
+    ca_cert: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def client_options(self) -> dict[str, Any]:
+        """Return the keyword arguments for ``clickhouse_connect.get_client``, the database aside."""
+        kwargs: dict[str, Any] = {"dsn": self.dsn, "username": self.username, "verify": self.verify}
+        if self.password:
+            kwargs["password"] = self.password.reveal()
+        if self.ca_cert:
+            kwargs["ca_cert"] = self.ca_cert
+        return kwargs | {key: _number_or_text(value) for key, value in self.options.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """Where a process serves ``/metrics`` and ``/healthz``; port 0 takes a free one."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+
+
+def load(cls: type[T], path: Path | None = None, environ: Mapping[str, str] | None = None) -> T:
+    """Read a process's settings.
+
+    Args:
+        cls: a frozen dataclass whose fields all have defaults.
+        path: a TOML file; none when absent. Default: ``PERFSTREAM_CONFIG``.
+        environ: default ``os.environ``.
+
+    Raises:
+        SettingsError: the file cannot be read, a key is unknown, or a value is not of its type.
+    """
+    environ = os.environ if environ is None else environ
+    if path is None and environ.get(f"{PREFIX}_CONFIG"):
+        path = Path(environ[f"{PREFIX}_CONFIG"])
+    table: dict[str, Any] = {}
+    if path is not None:
+        try:
+            table = tomllib.loads(path.read_text())
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise SettingsError(f"settings file {path}: {error}") from error
+    return _build(cls, table, environ, ())
+
+
+def _build(cls: type[T], table: Mapping[str, Any], environ: Mapping[str, str], where: tuple[str, ...]) -> T:
+    hints = get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for spec in fields(cls):  # type: ignore[arg-type]
+        name, kind, at = spec.name, hints[spec.name], (*where, spec.name)
+        if isinstance(kind, type) and is_dataclass(kind):
+            values[name] = _build(kind, table.get(name, {}), environ, at)
+            continue
+        variable = "_".join((PREFIX, *at)).upper()
+        if variable in environ:
+            values[name] = _convert(environ[variable], kind, variable)
+        elif name in table:
+            values[name] = _convert(table[name], kind, ".".join(at))
+    # Other processes share the file: unknown tables are theirs, unknown keys inside our tables are mistakes.
+    known = {spec.name for spec in fields(cls)}  # type: ignore[arg-type]
+    wrong = sorted(key for key in table if key not in known and (where or not isinstance(table[key], dict)))
+    if wrong:
+        raise SettingsError(f"unknown setting {'.'.join((*where, wrong[0]))!r}; known here: {', '.join(sorted(known))}")
+    return cls(**values)
+
+
+def _convert(value: Any, kind: Any, name: str) -> Any:  # noqa: ANN401 - TOML values are of any type
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):
+        kind = next(arg for arg in get_args(kind) if arg is not type(None))
+        return _convert(value, kind, name)
+    try:
+        if kind is bool:
+            return _boolean(value)
+        if kind in (int, float, str, Secret, Path):
+            if isinstance(value, (list, dict)):
+                raise ValueError("one value is wanted")
+            return kind(value)
+        if origin is tuple:
+            parts = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+            return tuple(_convert(part, get_args(kind)[0], name) for part in parts)
+        if origin is Mapping:
+            if isinstance(value, str):
+                value = dict(part.split("=", 1) for part in value.split(",") if part)
+            return {str(key): str(item) for key, item in value.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        shown = "***" if kind is Secret else repr(value)
+        raise SettingsError(f"setting {name}: {shown} is not a {getattr(kind, '__name__', kind)}: {error}") from error
+    return value
+
+
+def _boolean(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    text = str(value).lower()
+    if text in ("1", "true", "yes", "on"):
+        return True
+    if text in ("0", "false", "no", "off", ""):
+        return False
+    raise ValueError("use true or false")
+
+
+def _number_or_text(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

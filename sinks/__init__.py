@@ -1,0 +1,1 @@
+"""Kafka to ClickHouse: tables and migrations, the consumer, the embedded server."""

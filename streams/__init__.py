@@ -1,0 +1,1 @@
+"""The contract (``streams.schema``) and the stream processors."""

@@ -1,0 +1,53 @@
+"""How a stack is written: frames as text, and a 64-bit id over them.
+
+``frames`` holds the frames root first, separated by a line feed; a frame is ``function TAB file TAB line``. Separators
+cannot stand inside a field, so two different stacks never have one text; the id is BLAKE2b-64 of that text (RFC 7693).
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import NamedTuple
+
+FRAME_SEPARATOR = "\n"
+FIELD_SEPARATOR = "\t"
+MAX_FRAMES = 1024
+MAX_FIELD = 1024
+UNKNOWN = "[unknown]"
+
+_CLEAN = dict.fromkeys(range(32), " ") | {127: " "}
+
+
+class Frame(NamedTuple):
+    """One frame: function name, source file or module path ("" if unknown), line (0 if unknown)."""
+
+    function: str
+    file: str = ""
+    line: int = 0
+
+
+def frame_text(function: str, file: str = "", line: int = 0) -> str:
+    """Return one frame as text, control characters replaced and overlong names cut."""
+    name = function[:MAX_FIELD].translate(_CLEAN) or UNKNOWN
+    return f"{name}{FIELD_SEPARATOR}{file[:MAX_FIELD].translate(_CLEAN)}{FIELD_SEPARATOR}{max(0, line)}"
+
+
+def join(frames: list[str]) -> str:
+    """Join frame texts (root first); beyond ``MAX_FRAMES`` the leaf-most are kept under a ``[truncated]`` root."""
+    if len(frames) > MAX_FRAMES:
+        frames = [frame_text("[truncated]"), *frames[-(MAX_FRAMES - 1) :]]
+    return FRAME_SEPARATOR.join(frames)
+
+
+def stack_id(frames: str) -> int:
+    """Return the 64-bit id of a stack's text."""
+    return int.from_bytes(blake2b(frames.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def split(frames: str) -> list[Frame]:
+    """Return the frames of one stack's text, root first. For display; hot paths split columns with Arrow."""
+    result = []
+    for text in frames.split(FRAME_SEPARATOR):
+        function, file, line = text.split(FIELD_SEPARATOR)
+        result.append(Frame(function, file, int(line)))
+    return result

@@ -1,0 +1,24 @@
+"""Fixtures shared by all tests: the real broker, one for the whole run; a fresh prefix for each test."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from deploy.broker import Broker, free_port
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory):
+    """A real Kafka for the whole session; a missing Java or Maven fails here, it does not skip."""
+    instance = Broker(tmp_path_factory.mktemp("kafka"), free_port(), free_port())
+    instance.start()
+    yield instance
+    instance.stop()
+
+
+@pytest.fixture
+def unique():
+    """A fresh name, for the topics, groups and databases of one test."""
+    return f"t{uuid.uuid4().hex[:10]}"
