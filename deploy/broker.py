@@ -70,6 +70,10 @@ class Broker:
             "-cp", f"{jars.resolve()}/*", main, *arguments,
         ]  # fmt: skip
 
+    def run_command(self) -> list[str]:
+        """Return the command line that runs the broker in the foreground; ``prepare`` comes first."""
+        return self.command("kafka.Kafka", str(self._properties()))
+
     def prepare(self) -> None:
         """Write the configuration and format the storage at the first start."""
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -94,7 +98,7 @@ class Broker:
         self.prepare()
         with (self._directory / "broker.log").open("ab") as log:
             self.process = subprocess.Popen(
-                self.command("kafka.Kafka", str(self._properties())),
+                self.run_command(),
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         deadline = time.monotonic() + timeout_s

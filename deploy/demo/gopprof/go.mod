@@ -1,0 +1,3 @@
+module perfstream/demo/gopprof
+
+go 1.19

@@ -1,0 +1,83 @@
+"""``perfstream up``."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+import click
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from deploy.stack import status
+from deploy.stack.settings import Ports, StackSettings
+from deploy.stack.supervisor import Stack
+from runtime import settings as settings_module
+from runtime import workdir as workdirs
+
+
+@click.command(short_help="Run the whole stack on this machine, with live status.")
+@click.option("--workdir", type=click.Path(path_type=Path, file_okay=False), help="Where all data live [.perfstream].")
+@click.option(
+    "--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Settings file (TOML) of all stages."
+)
+@click.option("--free-ports", is_flag=True, help="Take free ports instead of the usual ones.")
+@click.option("--timeout", type=float, default=0.0, help="End by itself after so many seconds [never].")
+def up(workdir: Path | None, config: Path | None, free_ports: bool, timeout: float) -> None:
+    """Run Kafka, the store, the worker, the sink and the agent here until Ctrl-C.
+
+    All data stay under --workdir across restarts; DIR/endpoints.json holds the addresses, DIR/logs each stage's log.
+    """
+    settings = settings_module.load(StackSettings, config)
+    if free_ports:
+        settings = replace(settings, ports=Ports(0, 0, 0, 0, 0, 0, 0))
+    stopping = threading.Event()
+
+    def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
+        stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ask_to_stop)
+    console = Console(stderr=False)
+    stack = Stack(workdirs.workdir(workdir), settings, config)
+    try:
+        addresses = stack.start(lambda line: console.print(f"[dim]{line} …[/dim]"), stopping.is_set)
+        console.print(
+            f"[bold green]up[/bold green] in {stack.started_in_s:.1f} s   clickhouse {addresses.clickhouse}   "
+            f"kafka {addresses.kafka}   data {stack.directory}",
+            soft_wrap=True,
+        )
+        _watch(stack, console, stopping, timeout)
+    finally:
+        console.print("[dim]ending …[/dim]")
+        stack.stop()
+
+
+def _watch(stack: Stack, console: Console, stopping: threading.Event, timeout: float) -> None:
+    began = time.monotonic()
+    every = 1.0 if console.is_terminal else 10.0
+    notes: list[str] = []
+    before = {name: status.read(stage) for name, stage in stack.stages.items()}
+    with Live(console=console, auto_refresh=False, transient=False) as live:
+        shown_at = time.monotonic()
+        while not stopping.is_set() and not (timeout and time.monotonic() - began > timeout):
+            stopping.wait(0.5)
+            fresh = stack.tend()
+            notes = [*notes, *fresh][-5:]
+            if time.monotonic() - shown_at < every:
+                continue
+            now = {name: status.read(stage) for name, stage in stack.stages.items()}
+            uptime = time.strftime("%H:%M:%S", time.gmtime(time.monotonic() - began))
+            table = status.table(stack.stages, before, now, f"perfstream · up {uptime} · Ctrl-C ends it")
+            if console.is_terminal:
+                live.update(Group(table, *(Text(note, style="yellow") for note in notes)), refresh=True)
+            else:
+                console.print(table)
+                for note in fresh:
+                    console.print(note)
+            before, shown_at = now, time.monotonic()
