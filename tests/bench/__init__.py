@@ -1,0 +1,1 @@
+"""The measured figures of perfstream: ``make bench`` prints one JSON line each."""
