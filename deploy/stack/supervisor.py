@@ -37,11 +37,13 @@ class Stack:
         settings: StackSettings,
         config: Path | None = None,
         extra: Mapping[str, str] | None = None,
+        without: tuple[str, ...] = (),
     ) -> None:
         self.directory = directory
         self.settings = settings
         self._config = config
         self._extra = dict(extra or {})
+        self._without = without
         self._lock: IO[str] | None = None
         self._broker_stage: Stage | None = None
         self.stages: dict[str, Stage] = {}
@@ -67,10 +69,13 @@ class Stack:
         addresses = plan.endpoints(ports)
         broker = plan.broker(ports, self.directory)
         self.stages = plan.stages(ports, self.directory, self._config, self._extra)
+        for name in self._without:
+            del self.stages[name]
         report("starting Kafka and the store")
         self.stages["store"].start()
         # The agent compiles its programs meanwhile; what it has counted waits in its spool until Kafka answers.
-        self.stages["agent"].start()
+        if "agent" in self.stages:
+            self.stages["agent"].start()
         broker.prepare()
         kafka = Stage("kafka", broker.run_command(), {}, self.directory / "logs" / "kafka.log")
         self._broker_stage = kafka
@@ -84,7 +89,8 @@ class Stack:
         self.stages["worker"].start()
         self.stages["sink"].start()
         for name in ("sink", "worker", "agent"):
-            self._await_healthy(self.stages[name])
+            if name in self.stages:
+                self._await_healthy(self.stages[name])
         workdirs.write(self.directory, addresses)
         self.started_in_s = time.monotonic() - began
         return addresses

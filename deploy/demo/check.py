@@ -1,0 +1,144 @@
+"""Holds what was measured against what is known: the workload's own figures, and the pipeline's accounting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from deploy.demo.workload import BURN_SHARES, CONNECTS, EXECS, REFUSED
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One comparison: what was expected, what was measured, and whether they agree."""
+
+    what: str
+    expected: str
+    measured: str
+    agrees: bool
+
+
+def _one(client: Any, sql: str, **parameters: object) -> list[Any]:  # noqa: ANN401 - clickhouse-connect is untyped
+    rows = client.query(sql, parameters=parameters).result_rows
+    return list(rows[0]) if rows else []
+
+
+def shares(client: Any, service: str) -> dict[str, float]:  # noqa: ANN401
+    """Return each function's self time as a share of the service's CPU time."""
+    rows = client.query(
+        "SELECT function, sum(self) AS own FROM hotspots_final WHERE type = 'cpu' AND service = {service:String} "
+        "GROUP BY function",
+        parameters={"service": service},
+    ).result_rows
+    total = sum(own for _function, own in rows) or 1
+    return {function: own / total for function, own in rows}
+
+
+def workload(client: Any, truth: Mapping[str, Mapping[str, float]], *, kernel: bool, go: bool) -> list[Finding]:  # noqa: ANN401
+    """Compare with the workload. ``kernel`` is false where eBPF cannot run, ``go`` where there is no Go."""
+    findings = []
+    if kernel:
+        measured = shares(client, "demo-burn")
+        for function, share in BURN_SHARES.items():
+            got = measured.get(function, 0.0)
+            findings.append(
+                Finding(f"{function} of demo-burn's CPU", f"{share:.0%} ± 3", f"{got:.1%}", abs(got - share) <= 0.03)
+            )
+        (cpu_s,) = _one(
+            client, "SELECT sum(value) / 1e9 FROM samples WHERE type = 'cpu' AND service = {s:String}", s="demo-burn"
+        )
+        known = truth["burn"]["cpu_s"]
+        findings.append(
+            Finding(
+                "CPU seconds of demo-burn", f"{known:.1f} ± 5 %", f"{cpu_s:.1f}", abs(cpu_s - known) <= 0.05 * known
+            )
+        )
+        findings += _events(client)
+        findings += _latencies(client, truth)
+    if go:
+        measured = shares(client, "demo-go")
+        hot, warm = (sum(v for k, v in measured.items() if k.endswith(name)) for name in ("goHot", "goWarm"))
+        if not hot:  # the compiler inlines spin into both, so their own time may stand under its name alone
+            hot, warm = _go_totals(client)
+        findings.append(
+            Finding(
+                "goHot : goWarm", "3.0 ± 0.5", f"{hot / warm if warm else 0:.2f}", abs(hot - 3 * warm) <= 0.5 * warm
+            )
+        )
+    return findings
+
+
+def _go_totals(client: Any) -> tuple[float, float]:  # noqa: ANN401
+    rows = client.query(
+        "SELECT function, sum(total) FROM hotspots_final WHERE type = 'cpu' AND service = 'demo-go' GROUP BY function"
+    ).result_rows
+    return (
+        float(sum(v for k, v in rows if k.endswith("goHot"))),
+        float(sum(v for k, v in rows if k.endswith("goWarm"))),
+    )
+
+
+def _events(client: Any) -> list[Finding]:  # noqa: ANN401
+    (execs,) = _one(client, "SELECT count() FROM events WHERE kind = 'exec' AND detail LIKE '%/demo-nothing'")
+    made, refused = _one(
+        client,
+        "SELECT count(), countIf(result = -111) FROM events WHERE kind = 'tcpconnect' AND service = 'demo-connect'",
+    )
+    return [
+        Finding("execs of demo-nothing", str(EXECS), str(execs), execs == EXECS),
+        Finding("connects of demo-connect", str(CONNECTS), str(made), made == CONNECTS),
+        Finding("of these refused", str(REFUSED), str(refused), refused == REFUSED),
+    ]
+
+
+def _latencies(client: Any, truth: Mapping[str, Mapping[str, float]]) -> list[Finding]:  # noqa: ANN401
+    naps = sum(int(part["naps"]) for name, part in truth.items() if name.startswith("contend"))
+    waits, longest_ms = _one(
+        client,
+        "SELECT sum(count), max(max_ns) / 1e6 FROM latency_final WHERE probe = 'runqlat' AND service = 'demo-contend'",
+    )
+    (sleeps,) = _one(
+        client,
+        "SELECT sum(count) FROM latency_final WHERE probe = 'syscall' AND service = 'demo-contend' "
+        "AND operation = 'clock_nanosleep'",
+    )
+    writes = int(truth["write"]["writes"])
+    (block,) = _one(
+        client,
+        "SELECT sum(count) FROM latency_final WHERE probe = 'blockio' AND positionCaseInsensitive(operation, 'w') > 0",
+    )
+    return [
+        Finding("nanosleep calls of demo-contend", str(naps), str(sleeps), sleeps == naps),
+        Finding("its waits in the run queue", f"at least {naps}", str(waits), waits >= naps),
+        Finding("its longest wait", "over 1 ms", f"{longest_ms:.1f} ms", longest_ms > 1),
+        Finding("block writes", f"at least {writes}", str(block), block >= writes),
+    ]
+
+
+def accounting(client: Any, published: int) -> list[Finding]:  # noqa: ANN401
+    """Compare what the raw topics hold with what the store holds.
+
+    Args:
+        client: a clickhouse-connect client on the stack's database.
+        published: how many messages the raw topics hold (the sum of their end offsets).
+    """
+    messages, lost, repeated = _one(
+        client, "SELECT count(), sum(lost), count() - uniqExact(producer, collector, sequence) FROM intervals FINAL"
+    )
+    findings = [
+        Finding("messages published = stored", str(published), str(messages), messages == published),
+        Finding("messages stored twice", "0", str(repeated), repeated == 0),
+    ]
+    for schema, table, what in (("profile", "samples", "profile rows"), ("event", "events", "event rows")):
+        (rows,) = _one(client, "SELECT sum(rows) FROM intervals FINAL WHERE schema = {s:String}", s=schema)
+        (stored,) = _one(client, f"SELECT count() FROM {table}")  # noqa: S608 - one of the two names above
+        findings.append(Finding(f"{what} published = stored", str(rows), str(stored), rows == stored))
+    (raw,) = _one(client, "SELECT sum(value) FROM samples")
+    (windows,) = _one(client, "SELECT sum(self) FROM hotspots_final")
+    findings.append(Finding("values: samples = hotspot windows", str(raw), str(windows), raw == windows))
+    (counted,) = _one(client, "SELECT sum(events) FROM intervals FINAL WHERE schema = 'latency'")
+    (merged,) = _one(client, "SELECT sum(count) FROM latency_final")
+    findings.append(Finding("latencies counted = in windows", str(counted), str(merged), counted == merged))
+    findings.append(Finding("lost on the node (counted)", "shown", str(lost), agrees=True))
+    return findings
