@@ -1,0 +1,283 @@
+"""Who a process is: namespace, pod, container, service, version.
+
+Read while the process lives, kept for its life by (pid, start time), so that a row drained after it exited still has
+its name. In this order: the pod (cgroup path to container id to pod, through a pod source), the OpenTelemetry and
+Pyroscope variables, the systemd unit, the executable's name, the name that came with the event. The version falls
+back to the first 12 digits of the executable's GNU build id.
+
+A process's environment is read for the variables in ``VARIABLES`` only; nothing else of it is kept. Cost: about 0.1 ms
+for a new process, a dictionary look-up and one read of ``stat`` for a known one. Memory: at most ``bound`` identities.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from collectors.cgroup_path import place_of
+from collectors.symbols import elf, files
+from collectors.symbols.lru import Lru
+from streams.schema.messages import WORKLOAD
+
+VARIABLES = ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "PYROSCOPE_APPLICATION_NAME")
+_WANTED = {name.encode(): name for name in VARIABLES}
+_MAX_ENVIRON = 256 * 1024
+_CHECK_S = 1.0
+_LONGEST = 256
+_CLEAN = dict.fromkeys(range(32), " ") | {127: " "}
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The part of the identity that differs from process to process; "" where unknown."""
+
+    namespace: str = ""
+    pod: str = ""
+    container: str = ""
+    service: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """What a pod source knows of one container. ``service`` and ``version`` come from labels or the image's tag."""
+
+    namespace: str
+    pod: str
+    container: str = ""
+    service: str = ""
+    version: str = ""
+
+
+class PodSource(Protocol):
+    """Looks pods up; must not block. A mapping from container id or pod uid to ``Pod`` is one."""
+
+    def get(self, key: str, /) -> Pod | None:
+        """Return the pod of a container id (64 hexadecimal digits) or of a pod uid (with dashes)."""
+
+
+_Identity = tuple[int, int, int]
+
+
+@dataclass(slots=True)
+class _Known:
+    identity: _Identity
+    workload: Workload
+    checked_s: float
+
+
+class Workloads:
+    """The resolver of identities; a ``WorkloadResolver`` of ``collectors.base``. Thread-safe.
+
+    Args:
+        pods: where pods are looked up; default none.
+        proc: the root of procfs.
+        clock: seconds, monotonic.
+        bound: how many processes are kept.
+    """
+
+    def __init__(
+        self,
+        pods: PodSource | Mapping[str, Pod] | None = None,
+        proc: Path = Path("/proc"),
+        clock: Callable[[], float] = time.monotonic,
+        bound: int = 8192,
+    ) -> None:
+        self._pods: PodSource | Mapping[str, Pod] = {} if pods is None else pods
+        self._proc = proc
+        self._clock = clock
+        self._known: Lru[int, _Known] = Lru(bound)
+        self._by_cgroup: Lru[int, Workload] = Lru(bound)
+        self._build_ids: Lru[tuple[int, int, int], str] = Lru(1024)
+        self._lock = threading.Lock()
+
+    def columns(
+        self, pids: NDArray[np.uint32], cgroup_ids: NDArray[np.uint64], comms: Sequence[bytes | str]
+    ) -> dict[str, pa.DictionaryArray]:
+        """Return the five workload columns, each as long as ``pids``; the work is done once for each pid.
+
+        Args:
+            pids: thread group ids as the agent sees them, shape (n,).
+            cgroup_ids: cgroup v2 ids of the same rows, 0 when unknown.
+            comms: the kernel's short names of the same rows, "" when unknown.
+        """
+        unique, first, inverse = np.unique(np.asarray(pids), return_index=True, return_inverse=True)
+        with self._lock:
+            found = [self._lookup(int(unique[i]), int(cgroup_ids[at]), _text(comms[at])) for i, at in enumerate(first)]
+        columns = {}
+        for name in WORKLOAD:
+            codes: dict[str, int] = {}
+            code_of = np.array([codes.setdefault(getattr(one, name), len(codes)) for one in found], np.int32)
+            indices = code_of[inverse] if found else np.zeros(0, np.int32)
+            columns[name] = pa.DictionaryArray.from_arrays(
+                pa.array(indices, pa.int32()), pa.array(list(codes), pa.string())
+            )
+        return columns
+
+    def of(self, pid: int, cgroup_id: int = 0, comm: str = "") -> Workload:
+        """Return the identity of one process."""
+        with self._lock:
+            return self._lookup(pid, cgroup_id, comm)
+
+    def prefetch(self, pids: Iterable[int]) -> None:
+        """Look at processes now, so that they are known after they exit."""
+        with self._lock:
+            for pid in pids:
+                self._lookup(pid, 0, "")
+
+    def observe_exec(self, pid: int, comm: str, path: str = "") -> None:
+        """Take note of an exec: the process may be too short-lived to be read later.
+
+        Args:
+            pid: the thread group id.
+            comm: the kernel's short name after the exec.
+            path: the executable as the kernel opened it, "" when unknown.
+        """
+        with self._lock:
+            who = self._identity(pid)
+            workload = self._read(pid) if who is not None else None
+            if workload is None:
+                workload = Workload(service=_clean(_base_name(path) or comm))
+            self._known.put(pid, _Known(who or _GONE, workload, self._clock()))
+
+    def stats(self) -> dict[str, int]:
+        """Return counts for the agent's metrics."""
+        return {"processes": len(self._known)}
+
+    def _lookup(self, pid: int, cgroup_id: int, comm: str) -> Workload:
+        known = self._known.get(pid)
+        now = self._clock()
+        if known is not None and now - known.checked_s < _CHECK_S:
+            return known.workload
+        who = self._identity(pid)
+        if who is None:
+            if known is not None:
+                return known.workload
+            # A short-lived process of a container that is known by another of its processes.
+            sibling = self._by_cgroup.get(cgroup_id) if cgroup_id else None
+            return sibling if sibling is not None else Workload(service=_clean(comm) or "unknown")
+        if known is not None and known.identity == who:
+            known.checked_s = now
+            return known.workload
+        workload = self._read(pid) or Workload(service=_clean(comm) or "unknown")
+        self._known.put(pid, _Known(who, workload, now))
+        if cgroup_id and workload.container:
+            self._by_cgroup.put(cgroup_id, workload)
+        return workload
+
+    def _identity(self, pid: int) -> _Identity | None:
+        """Return (start time, device and inode of the executable): new at fork and at exec. None when gone."""
+        try:
+            text = (self._proc / str(pid) / "stat").read_bytes()
+            fields = text[text.rindex(b")") + 2 :].split()
+            started, gone = int(fields[19]), fields[0] in (b"Z", b"X")
+        except (OSError, ValueError, IndexError):
+            return None
+        if gone:
+            return None
+        try:
+            exe = (self._proc / str(pid) / "exe").stat()
+        except OSError:
+            return started, 0, 0
+        return started, exe.st_dev, exe.st_ino
+
+    def _read(self, pid: int) -> Workload | None:
+        directory = self._proc / str(pid)
+        try:
+            exe = os.readlink(directory / "exe")  # noqa: PTH115 - a Path would normalise what the kernel says
+        except OSError:
+            return self._kernel_thread(directory)
+        try:
+            place = place_of((directory / "cgroup").read_text(errors="replace"))
+        except OSError:
+            place = place_of("")
+        variables = self._variables(directory)
+        attributes = _attributes(variables.get("OTEL_RESOURCE_ATTRIBUTES", ""))
+        pod = self._pods.get(place.container_id) if place.container_id else None
+        if pod is None and place.pod_uid:
+            pod = self._pods.get(place.pod_uid)
+        pod = pod or Pod(namespace=attributes.get("service.namespace", ""), pod="")
+        service = (
+            pod.service
+            or variables.get("OTEL_SERVICE_NAME")
+            or attributes.get("service.name")
+            or variables.get("PYROSCOPE_APPLICATION_NAME", "").partition("{")[0]
+            or place.unit
+            or _base_name(exe)
+        )
+        version = pod.version or attributes.get("service.version") or self._build_id(directory)
+        container = pod.container or place.container_id[:12]
+        return Workload(*(_clean(value) for value in (pod.namespace, pod.pod, container, service, version)))
+
+    @staticmethod
+    def _kernel_thread(directory: Path) -> Workload | None:
+        # A kernel thread has no executable; its number ("kworker/0:1") would make each one a service.
+        try:
+            if (directory / "cmdline").read_bytes():
+                return None
+            name = (directory / "comm").read_text(errors="replace").strip()
+        except OSError:
+            return None
+        return Workload(service=_clean(name.partition("/")[0]))
+
+    @staticmethod
+    def _variables(directory: Path) -> dict[str, str]:
+        try:
+            with (directory / "environ").open("rb") as file:
+                block = file.read(_MAX_ENVIRON)
+        except OSError:
+            return {}
+        found = {}
+        for entry in block.split(b"\0"):
+            name, _, value = entry.partition(b"=")
+            if value and name in _WANTED:
+                found[_WANTED[name]] = value.decode("utf-8", "replace")
+        return found
+
+    def _build_id(self, directory: Path) -> str:
+        try:
+            fd = files.open_regular(directory / "exe")
+        except OSError:
+            return ""
+        with files.closing(fd):
+            status = os.fstat(fd)
+            key = (status.st_dev, status.st_ino, status.st_mtime_ns)
+            known = self._build_ids.get(key)
+            if known is None:
+                try:
+                    known = elf.Elf(elf.reader_of(fd)).build_id[:12]
+                except (ValueError, OSError):
+                    known = ""
+                self._build_ids.put(key, known)
+            return known
+
+
+_GONE: _Identity = (0, 0, 0)
+
+
+def _text(comm: bytes | str) -> str:
+    return comm if isinstance(comm, str) else comm.split(b"\0", 1)[0].decode("utf-8", "replace")
+
+
+def _clean(value: str) -> str:
+    return value[:_LONGEST].translate(_CLEAN).strip()
+
+
+def _base_name(path: str) -> str:
+    return path.removesuffix(" (deleted)").rsplit("/", 1)[-1]
+
+
+def _attributes(text: str) -> dict[str, str]:
+    """Return the key=value pairs of ``OTEL_RESOURCE_ATTRIBUTES`` (W3C baggage form, percent-encoded)."""
+    pairs = (part.partition("=") for part in text.split(","))
+    return {key.strip(): unquote(value.strip()) for key, equals, value in pairs if equals}
