@@ -78,22 +78,35 @@ def group_rows(batch: pa.RecordBatch, names: Sequence[str], prefix: Key) -> tupl
     return [(*prefix, *(text or "" for text in key)) for key in zip(*values, strict=True)], inverse
 
 
-def sums_by(codes: NDArray[np.int64], values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """Return (distinct codes ascending, exact integer sum of the values of each)."""
-    order = np.argsort(codes, kind="stable")
-    ordered = codes[order]
-    edges = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1]))) if len(ordered) else order
-    if not len(ordered):
-        return ordered, values[:0]
-    return ordered[edges], np.add.reduceat(values[order], edges)
+def distinct(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the distinct values, ascending. Sorting beats NumPy's hashing ``unique`` tenfold at these sizes."""
+    ordered = np.sort(values)
+    return ordered[np.concatenate(([True], ordered[1:] != ordered[:-1]))] if len(ordered) else ordered
+
+
+def sums_by(codes: NDArray[np.int64], values: NDArray[np.int64], span: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return (distinct codes ascending, exact integer sum of the values of each); codes are in 0 .. span-1."""
+    if span <= 32 * len(codes) + 1024:
+        sums, present = np.zeros(span, np.int64), np.zeros(span, np.bool_)
+        np.add.at(sums, codes, values)
+        present[codes] = True
+        used = np.flatnonzero(present)
+        return used, sums[used]
+    used, inverse = np.unique(codes, return_inverse=True)
+    sums = np.zeros(len(used), np.int64)
+    np.add.at(sums, inverse, values)
+    return used, sums
 
 
 def text_column(texts: Sequence[str], indices: NDArray[np.int64]) -> pa.DictionaryArray:
     """Return the dictionary column of ``texts[indices]``; its dictionary holds each used text once."""
-    used, inverse = np.unique(indices, return_inverse=True)
+    present = np.zeros(len(texts), np.bool_)
+    present[indices] = True
+    used = np.flatnonzero(present)
     encoded = pa.array([texts[i] for i in used.tolist()], pa.string()).dictionary_encode()
-    codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int32)[inverse]
-    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), encoded.dictionary)
+    codes = np.zeros(len(texts), np.int32)
+    codes[used] = encoded.indices.to_numpy(zero_copy_only=False)
+    return pa.DictionaryArray.from_arrays(pa.array(codes[indices]), encoded.dictionary)
 
 
 def constant(value: int, rows: int, kind: pa.DataType) -> pa.Array:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from streams.columns import constant, group_rows, grown, sums_by, text_column
+from streams.columns import constant, distinct, group_rows, grown, sums_by, text_column
 from streams.schema.messages import HOTSPOT
 from streams.vocabulary import OTHER_ID, Vocabulary
 
@@ -44,12 +44,12 @@ class HotspotState:
         return int(np.count_nonzero(self._dirty))
 
     def add(self, words: Vocabulary, pairs: NDArray[np.int64], values: NDArray[np.int64]) -> None:
-        """Add one message's value of each (distinct) pair."""
+        """Add one message's value of each pair."""
         slots, lengths, leaves = words.expand(pairs)
         self._grow(words)
         unseen = slots[self._target[slots] < 0]
         if len(unseen):
-            self._admit(words, np.unique(unseen), slots, np.repeat(values, lengths))
+            self._admit(words, distinct(unseen), slots, np.repeat(values, lengths))
             self._grow(words)
         totals = np.repeat(values, lengths)
         if self._redirects:
@@ -162,8 +162,10 @@ class Hotspots:
         stack = batch.column("stack")
         return HotspotRows(
             words,
-            np.array([words.group(key) for key in keys], np.int64)[inverse],
-            words.stacks(stack.dictionary)[stack.indices.to_numpy(zero_copy_only=False)],
+            np.array([words.group(key) for key in keys], np.int64),
+            inverse,
+            words.stacks(stack.dictionary),
+            stack.indices.to_numpy(zero_copy_only=False),
             batch.column("value").to_numpy(),
         )
 
@@ -180,14 +182,23 @@ class Hotspots:
 
 
 class HotspotRows:
-    """The rows of one message as numbers: group, stack, value."""
+    """The rows of one message as numbers; group and stack are looked up once for each distinct one."""
 
     def __init__(
-        self, words: Vocabulary, groups: NDArray[np.int64], stacks: NDArray[np.int64], values: NDArray[np.int64]
+        self,
+        words: Vocabulary,
+        groups: NDArray[np.int64],
+        group_at: NDArray[np.int64],
+        stacks: NDArray[np.int64],
+        stack_at: NDArray[np.int32],
+        values: NDArray[np.int64],
     ) -> None:
         self._words, self._groups, self._stacks, self._values = words, groups, stacks, values
+        self._codes = group_at * len(stacks) + stack_at
 
     def add_to(self, state: HotspotState, rows: NDArray[np.int64] | slice) -> None:
         """Add the rows given to a window's state."""
-        codes, sums = sums_by(self._groups[rows] << 32 | self._stacks[rows], self._values[rows])
-        state.add(self._words, self._words.pairs(codes >> 32, codes & 0xFFFFFFFF), sums)
+        size = len(self._stacks)
+        codes, sums = sums_by(self._codes[rows], self._values[rows], len(self._groups) * size)
+        pairs = self._words.pairs(self._groups[codes // size], self._stacks[codes % size])
+        state.add(self._words, pairs, sums)

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from streams.columns import Growing, Key
+from streams.columns import Growing, Key, distinct
 from streams.schema.messages import OTHER
 from streams.schema.stacks import FIELD_SEPARATOR, FRAME_SEPARATOR, UNKNOWN
 
@@ -73,17 +73,17 @@ class Vocabulary:
 
     def slots(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the slots of ``group << 32 | function`` keys, making new ones."""
-        distinct, inverse = np.unique(keys, return_inverse=True)
-        get, known = self._slot_ids.get, distinct.tolist()
-        found = np.array([get(key, -1) for key in known], np.int64)
+        used = distinct(keys)
+        get = self._slot_ids.get
+        found = np.array([get(key, -1) for key in used.tolist()], np.int64)
         new = np.flatnonzero(found < 0)
         if len(new):
             found[new] = np.arange(self.slot_group.size, self.slot_group.size + len(new))
-            fresh = distinct[new]
+            fresh = used[new]
             self._slot_ids.update(zip(fresh.tolist(), found[new].tolist(), strict=True))
             self.slot_group.extend(fresh >> _SHIFT)
             self.slot_function.extend(fresh & ((1 << _SHIFT) - 1))
-        return found[inverse]
+        return found[np.searchsorted(used, keys)]
 
     def other_slot(self, group: int) -> int:
         """Return the slot of a group's remainder."""
@@ -116,14 +116,14 @@ class Vocabulary:
         offsets = offsets - offsets[0]
         owner = np.repeat(np.arange(len(lengths)), lengths)
         # A function that stands twice in a stack (recursion) counts once in its total.
-        distinct = np.unique(owner << _SHIFT | function)
-        self._stack_functions.extend(distinct & ((1 << _SHIFT) - 1))
-        counts = np.bincount(distinct >> _SHIFT, minlength=len(lengths))
+        once = distinct(owner << _SHIFT | function)
+        self._stack_functions.extend(once & ((1 << _SHIFT) - 1))
+        counts = np.bincount(once >> _SHIFT, minlength=len(lengths))
         self._stack_start.extend(int(self._stack_start.view[-1]) + np.cumsum(counts))
         self._stack_leaf.extend(function[offsets[1:] - 1])
 
     def pairs(self, groups: NDArray[np.int64], stacks: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the number of each (group, stack) pair, making new ones. The pairs given are distinct."""
+        """Return the number of each (group, stack) pair, making new ones."""
         keys = groups << _SHIFT | stacks
         get = self._pair_ids.get
         found = np.array([get(key, -1) for key in keys.tolist()], np.int64)

@@ -204,7 +204,9 @@ class PartitionWindows(Generic[S]):
             self.unpublished_rows = 0
         results = [self._result(window) for window in windows if window.state.dirty]
         # Before a re-read has reached the snapshot, the windows that it will open are not all known: hold the commit.
-        return Flush(results, min((w.first_offset for w in self.open.values()), default=self.next_offset), self.snapshot)
+        return Flush(
+            results, min((w.first_offset for w in self.open.values()), default=self.next_offset), self.snapshot
+        )
 
     @property
     def caught_up(self) -> bool:
