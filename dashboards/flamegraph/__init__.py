@@ -1,0 +1,1 @@
+"""The flame graph page: one self-contained HTML file."""

@@ -1,0 +1,107 @@
+"""What the reading commands show, as plain data: lists of mappings whose keys are the table's columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from dashboards import queries
+from dashboards.selection import Selection
+from dashboards.store import Store
+from streams.schema.errors import UsageError
+
+SAMPLES_KEPT = timedelta(days=30)
+"""How long the samples are kept (their TTL); before that only the hourly rollup answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flamegraph:
+    """Nodes in depth-first pre-order under one root, columns of equal length; values in ``unit``."""
+
+    unit: str
+    level: list[int]
+    value: list[int]
+    self: list[int]
+    label: list[str]
+
+    @property
+    def total(self) -> int:
+        """Return the whole, 0 when there is nothing."""
+        return self.value[0] if self.value else 0
+
+
+def types(store: Store, selection: Selection) -> list[dict[str, Any]]:
+    """Return the profile types that were recorded: type, unit, services, nodes, rows, value, first, last."""
+    return store.rows(*queries.TYPES.bound(selection))
+
+
+def whole(store: Store, selection: Selection) -> tuple[int, str]:
+    """Return (sum, unit) of a selection."""
+    row = store.rows(*queries.WHOLE.bound(selection))[0]
+    return int(row["value"]), str(row["unit"])
+
+
+def top(store: Store, selection: Selection, n: int = 20, by: str = "function") -> list[dict[str, Any]]:
+    """Return the ``n`` largest by self: name, self, total, shares of the whole (0..1) and the unit.
+
+    Args:
+        store: where to read.
+        selection: what to read.
+        n: how many rows.
+        by: function, file, line or service.
+    """
+    if by not in queries.TOP:
+        raise UsageError(f"cannot group by '{by}'; use one of {', '.join(queries.TOP)}")
+    total, unit = whole(store, selection)
+    rows = store.rows(*queries.TOP[by].bound(selection, n=n))
+    for row in rows:
+        row["self_share"] = row["self"] / total if total else 0.0
+        row["total_share"] = row["total"] / total if total else 0.0
+        row["unit"] = unit
+    return rows
+
+
+def flamegraph(store: Store, selection: Selection, min_share: float = queries.MIN_SHARE) -> Flamegraph:
+    """Return a selection's flame graph; nodes under ``min_share`` of the whole stand in ``(other)``, sums are exact."""
+    long_ago = selection.start < datetime.now(UTC) - SAMPLES_KEPT
+    query = queries.FLAMEGRAPH_LONG if long_ago else queries.FLAMEGRAPH
+    rows = store.rows(*query.bound(selection, min_share=min_share))
+    return Flamegraph(
+        unit=whole(store, selection)[1] or "nanoseconds",
+        level=[int(row["level"]) for row in rows],
+        value=[int(row["value"]) for row in rows],
+        self=[int(row["self"]) for row in rows],
+        label=[str(row["label"]) for row in rows],
+    )
+
+
+def latency(store: Store, selection: Selection, n: int = 50) -> list[dict[str, Any]]:
+    """Return latencies from merged histograms: probe, operation, service, count, p50_ns, p90_ns, p99_ns, max_ns.
+
+    Whole windows are taken: those that start within the selection.
+    """
+    return store.rows(*queries.LATENCY.bound(selection, n=n))
+
+
+def events(store: Store, selection: Selection, n: int = 50) -> list[dict[str, Any]]:
+    """Return events counted by kind and service: kind, service, count, failed, last."""
+    return store.rows(*queries.EVENTS.bound(selection, n=n))
+
+
+def what_exists(store: Store, selection: Selection) -> str:
+    """Return one line that says what the store holds instead, for an answer that is empty."""
+    services = store.rows(*queries.SERVICES.bound(replace(selection, matches=()), n=8))
+    if services:
+        listed = "; ".join(
+            f"{row['service'] or '(no name)'} [{', '.join(sorted(row['types']))}]"
+            + (f" {', '.join(sorted(v for v in row['versions'] if v)[:3])}" if any(row["versions"]) else "")
+            for row in services
+        )
+        return f"in that time there is: {listed}"
+    ever = datetime(2000, 1, 1, tzinfo=UTC)
+    recorded = types(store, Selection(ever, datetime.now(UTC) + timedelta(days=1)))
+    if not recorded:
+        return "the store holds no profiles yet; is the agent running?"
+    first, last = min(row["first"] for row in recorded), max(row["last"] for row in recorded)
+    return f"profiles are there from {first:%Y-%m-%d %H:%M:%S} to {last:%Y-%m-%d %H:%M:%S} UTC; widen --since or --from"

@@ -1,0 +1,236 @@
+"""Selections: which profiles or latencies, of whom, when. The same everywhere, compiled to bound parameters only.
+
+A matcher is ``service{label="value", other=~"regex"}`` with ``=``, ``!=``, ``=~`` and ``!~``; regular expressions are
+RE2 and match the whole value, as in PromQL. Labels are the identity columns and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import NoReturn
+
+from streams.schema.errors import UsageError
+from streams.schema.messages import IDENTITY
+
+OPERATORS = ("!=", "!~", "=~", "=")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_CONDITIONS = {
+    "=": "{label} = {{{name}:String}}",
+    "!=": "{label} != {{{name}:String}}",
+    "=~": "match({label}, {{{name}:String}})",
+    "!~": "NOT match({label}, {{{name}:String}})",
+}
+_MAX_LENGTH = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One condition: an identity column, an operator, a value."""
+
+    label: str
+    operator: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What to read: a profile type, conditions on the identity, and a time range [start, end) in UTC."""
+
+    start: datetime
+    end: datetime
+    type: str = "cpu"
+    matches: tuple[Match, ...] = ()
+
+    def __str__(self) -> str:
+        inside = ", ".join(f'{m.label}{m.operator}"{m.value}"' for m in self.matches)
+        return f"{self.type}{{{inside}}} from {self.start:%Y-%m-%d %H:%M:%S} to {self.end:%Y-%m-%d %H:%M:%S} UTC"
+
+    def where(self, labels: tuple[str, ...], time: str = "time", typed: bool = True) -> tuple[str, dict[str, object]]:
+        """Return (condition, parameters) for a table that has these label columns and this time column.
+
+        Raises:
+            UsageError: a label of the selection is not kept in that table.
+        """
+        parts = [
+            f"{time} >= fromUnixTimestamp64Milli({{start_ms:Int64}}, 'UTC')",
+            f"{time} < fromUnixTimestamp64Milli({{end_ms:Int64}}, 'UTC')",
+        ]
+        parameters: dict[str, object] = {"start_ms": _milliseconds(self.start), "end_ms": _milliseconds(self.end)}
+        if typed:
+            parts.append("type = {type:String}")
+            parameters["type"] = self.type
+        for number, match in enumerate(self.matches):
+            if match.label not in labels:
+                raise UsageError(f"'{match.label}' is not kept here; select by {', '.join(labels)}")
+            name = f"m{number}"
+            parts.append(_CONDITIONS[match.operator].format(label=match.label, name=name))
+            parameters[name] = f"^(?:{match.value})$" if "~" in match.operator else match.value
+        return " AND ".join(parts), parameters
+
+
+def _milliseconds(when: datetime) -> int:
+    return round(when.timestamp() * 1000)
+
+
+def parse_matcher(text: str) -> tuple[Match, ...]:
+    """Return the conditions of a matcher such as ``myapp{version="v1.0", node=~"a.*"}``.
+
+    Raises:
+        UsageError: it cannot be read; the message points at the character.
+    """
+    if len(text) > _MAX_LENGTH:
+        raise UsageError(f"the selection is longer than {_MAX_LENGTH} characters")
+    return _Parser(text).parse()
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+
+    def parse(self) -> tuple[Match, ...]:
+        matches = []
+        name = re.match(r"\s*([^\s{}\"',=~!]*)\s*", self._text)
+        assert name is not None
+        self._at = name.end()
+        if name[1]:
+            matches.append(Match("service", "=", name[1]))
+        if self._peek() == "{":
+            matches += self._braces()
+        elif not name[1]:
+            self._fail("expected a service name or '{'")
+        self._space()
+        if self._at < len(self._text):
+            self._fail("nothing may follow the selection" if matches else "expected '{'")
+        return tuple(matches)
+
+    def _braces(self) -> list[Match]:
+        matches: list[Match] = []
+        self._at += 1
+        self._space()
+        while self._peek() != "}":
+            matches.append(self._condition())
+            self._space()
+            if self._peek() == ",":
+                self._at += 1
+                self._space()
+            elif self._peek() != "}":
+                self._fail("expected ',' or '}'")
+        self._at += 1
+        return matches
+
+    def _condition(self) -> Match:
+        found = re.compile(r"[A-Za-z_][A-Za-z0-9_]*").match(self._text, self._at)
+        if found is None:
+            self._fail("expected a label" if self._at < len(self._text) else "expected '}'")
+        if found[0] not in IDENTITY:
+            self._fail(f"unknown label '{found[0]}'; known: {', '.join(IDENTITY)}")
+        self._at = found.end()
+        self._space()
+        operator = next((op for op in OPERATORS if self._text.startswith(op, self._at)), None)
+        if operator is None:
+            self._fail("expected one of = != =~ !~")
+        self._at += len(operator)
+        self._space()
+        start = self._at
+        value = self._string()
+        if "~" in operator:
+            try:
+                re.compile(value)
+            except re.error as error:
+                self._at = start + 1 + min(error.pos or 0, len(value))
+                self._fail(f"not a regular expression: {error.msg}")
+        return Match(found[0], operator, value)
+
+    def _string(self) -> str:
+        quote = self._peek()
+        if quote not in ('"', "'"):
+            self._fail("expected a value in quotes")
+        start = self._at
+        self._at += 1
+        value = []
+        while (character := self._peek()) != quote:
+            if character == "\\" and self._text[self._at + 1 : self._at + 2] in ('"', "'", "\\"):
+                self._at += 1
+                character = self._peek()
+            elif not character:
+                self._at = start
+                self._fail("this quote is not closed")
+            value.append(character)
+            self._at += 1
+        self._at += 1
+        return "".join(value)
+
+    def _peek(self) -> str:
+        return self._text[self._at : self._at + 1]
+
+    def _space(self) -> None:
+        while self._peek().isspace():
+            self._at += 1
+
+    def _fail(self, what: str) -> NoReturn:
+        raise UsageError(f"{what}, at character {self._at + 1}:\n  {self._text}\n  {' ' * self._at}^")
+
+
+def duration(text: str) -> timedelta:
+    """Return the length of ``90s``, ``15m``, ``6h``, ``2d``, ``1w`` or a sum of those such as ``1h30m``.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not re.fullmatch(r"(\d{1,9}[smhdw])+", text):
+        raise UsageError(f"'{text}' is not a duration; write for example 90s, 15m, 6h, 2d or 1h30m")
+    seconds = sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+)([smhdw])", text))
+    if not 0 < seconds <= 10 * 366 * 86400:
+        raise UsageError(f"'{text}' is not between a second and ten years")
+    return timedelta(seconds=seconds)
+
+
+def instant(text: str, now: datetime) -> datetime:
+    """Return a time: ISO 8601 (UTC unless it says otherwise), Unix seconds, ``now``, or ``now-15m``.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if text == "now":
+        return now
+    if text.startswith("now-"):
+        return now - duration(text[4:])
+    try:
+        if re.fullmatch(r"\d{9,11}(\.\d+)?", text):
+            return datetime.fromtimestamp(float(text), UTC)
+        when = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"'{text}' is not a time; write for example 2026-01-31T12:00, or now-15m") from error
+    return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+
+
+def make(
+    matcher: str = "",
+    *,
+    type: str = "cpu",  # noqa: A002 - the field's word
+    since: str = "",
+    start: str = "",
+    end: str = "",
+    now: datetime | None = None,
+    **labels: str | None,
+) -> Selection:
+    """Return a selection from what a command was given; the default is the last 15 minutes of CPU time.
+
+    Raises:
+        UsageError: a part cannot be read, or the range is empty.
+    """
+    now = now or datetime.now(UTC)
+    if since and start:
+        raise UsageError("give either --since or --from, not both")
+    until = instant(end, now) if end else now
+    begin = instant(start, now) if start else until - duration(since or "15m")
+    if begin >= until:
+        raise UsageError(f"the time range is empty: {begin.isoformat()} is not before {until.isoformat()}")
+    unknown = sorted(set(labels) - set(IDENTITY))
+    if unknown:
+        raise UsageError(f"unknown label '{unknown[0]}'; known: {', '.join(IDENTITY)}")
+    matches = tuple(Match(label, "=", value) for label, value in labels.items() if value is not None)
+    return Selection(begin, until, type, (parse_matcher(matcher) if matcher else ()) + matches)
