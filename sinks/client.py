@@ -1,0 +1,99 @@
+"""One door to ClickHouse: connecting, inserting Arrow, and telling 'try again' from 'refused'."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+
+from runtime.settings import ClickHouseSettings
+from streams.schema.errors import SettingsError, StoreRejectedError, StoreUnavailableError
+
+DEFAULT_DATABASE = "perfstream"
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
+
+# The server's codes for "not now": too slow, too busy, out of memory or disk, too many parts, read-only, no session.
+_RETRIABLE = frozenset({3, 74, 75, 159, 160, 164, 201, 202, 203, 209, 210, 225, 236, 241, 242, 243, 252, 285, 319, 394,
+                        425, 439, 473, 999})  # fmt: skip
+
+# One request is one block, whatever its size, so that a repeat of it meets the same deduplication ids.
+_ONE_BLOCK = {
+    "async_insert": 0,
+    "insert_deduplicate": 1,
+    "deduplicate_blocks_in_dependent_materialized_views": 1,
+    "max_insert_threads": 1,
+    "parallel_view_processing": 0,
+    "max_insert_block_size": 100_000_000,
+    "min_insert_block_size_rows": 100_000_000,
+    "min_insert_block_size_bytes": 8 * 1024**3,
+}
+
+
+def database_of(settings: ClickHouseSettings) -> str:
+    """Return the database that the DSN names (default ``perfstream``).
+
+    Raises:
+        SettingsError: the name is not a plain identifier.
+    """
+    name = urlsplit(settings.dsn).path.strip("/") or DEFAULT_DATABASE
+    if not _IDENTIFIER.match(name):
+        raise SettingsError(f"database {name[:64]!r} is not a plain name; use letters, digits and underscores")
+    return name
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Turn the driver's exceptions into ``StoreUnavailableError`` (retriable) or ``StoreRejectedError``."""
+    from clickhouse_connect.driver.exceptions import ClickHouseError
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except ClickHouseError as error:
+        code = getattr(error, "code", None)
+        text = f"{what}: {str(error)[:300]}"
+        if code is not None and code not in _RETRIABLE:
+            raise StoreRejectedError(text) from error
+        raise StoreUnavailableError(text) from error
+    except (HTTPError, OSError) as error:
+        raise StoreUnavailableError(f"{what}: {str(error)[:300]}") from error
+
+
+def connect(settings: ClickHouseSettings, database: str | None = None, timeout_s: int = 120) -> Any:  # noqa: ANN401
+    """Return a clickhouse-connect client on ``database`` (default: the DSN's). Safe to use from several threads.
+
+    Raises:
+        StoreUnavailableError: nothing answers at the DSN.
+        StoreRejectedError: the server refuses the user or the database.
+    """
+    import clickhouse_connect
+
+    options = {"send_receive_timeout": timeout_s, "connect_timeout": 5, "compress": False, **settings.client_options()}
+    # Sessions would serialise the requests of one client, and none of ours needs one.
+    with translated(f"ClickHouse at {urlsplit(settings.dsn).hostname}"):
+        return clickhouse_connect.get_client(
+            **options, database=database or database_of(settings), autogenerate_session_id=False
+        )
+
+
+def insert(client: Any, table: str, rows: pa.Table, token: str | None) -> int:  # noqa: ANN401
+    """Insert all rows of an Arrow table as one block, once for each token; returns the bytes sent.
+
+    Raises:
+        StoreUnavailableError: it may or may not have landed; the same call with the same token is safe.
+        StoreRejectedError: the store refused it.
+    """
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows.combine_chunks())
+    body = sink.getvalue()
+    settings: Mapping[str, Any] = _ONE_BLOCK | ({"insert_deduplication_token": token} if token else {})
+    with translated(f"insert into {table}"):
+        client.raw_insert(
+            table, column_names=rows.column_names, insert_block=body.to_pybytes(), settings=settings, fmt="ArrowStream"
+        )
+    return int(body.size)
