@@ -1,0 +1,99 @@
+/* Off-CPU time of threads that blocked for longer than a threshold, by their stacks.
+ * Driven by collectors/offcpu.py, whose header says how and why.
+ *   SLOTS  a power of two: threads that can be off CPU at once, by tid modulo SLOTS */
+#include <uapi/linux/ptrace.h>
+#include "stack_count.h"
+
+#ifndef SLOTS
+#define SLOTS 32768
+#endif
+#define BLOCKED 3         /* TASK_INTERRUPTIBLE | TASK_UNINTERRUPTIBLE; runnable, stopped and traced are not waiting */
+#define DYING 0x30        /* EXIT_DEAD | EXIT_ZOMBIE */
+#define KERNEL_THREAD (~0ULL)
+
+struct slot {
+    u64 since; /* 0: on CPU or not blocked */
+    u64 tid;
+};
+
+struct waiting {
+    u64 blocked_ns;
+    u64 tid; /* 0: nobody */
+};
+
+BPF_ARRAY(slots, struct slot, SLOTS);
+BPF_PERCPU_ARRAY(waiting, struct waiting, 1);
+BPF_RINGBUF_OUTPUT(kick, KICK_PAGES);
+
+TRACEPOINT_PROBE(sched, sched_switch)
+{
+    u32 zero = 0, tid = args->prev_pid, next = args->next_pid, at = CONTROL_THRESHOLD;
+    u64 now = bpf_ktime_get_ns();
+
+    if (tid) {
+        long state = args->prev_state;
+        u32 index = tid & (SLOTS - 1);
+        struct slot *s = slots.lookup(&index);
+        if (s && state & DYING) {
+            if (s->tid == tid)
+                s->since = 0;
+        } else if (s && state & BLOCKED) {
+            if (s->tid != tid) {
+                if (s->since && s->since != KERNEL_THREAD)
+                    count_lost(LOST_MISSED);
+                s->tid = tid;
+                s->since = now;
+            } else if (s->since != KERNEL_THREAD) {
+                s->since = now;
+            }
+        }
+    }
+
+    if (!next)
+        return 0;
+    u32 index = next & (SLOTS - 1);
+    struct slot *s = slots.lookup(&index);
+    if (!s || s->tid != next || !s->since || s->since == KERNEL_THREAD)
+        return 0;
+    u64 blocked = now - s->since;
+    s->since = 0;
+    u64 *threshold = control.lookup(&at);
+    if (!threshold || blocked < *threshold)
+        return 0;
+    struct waiting *w = waiting.lookup(&zero);
+    if (!w)
+        return 0;
+    if (w->tid) /* the one before was switched out again before its interrupt came */
+        count_lost(LOST_MISSED);
+    w->tid = next;
+    w->blocked_ns = blocked;
+    /* Nothing is sent: giving the record back with a wake-up raises an interrupt on this CPU, which is taken when
+     * interrupts are on again, in the context of the thread that comes in now. */
+    void *record = kick.ringbuf_reserve(8);
+    if (record)
+        kick.ringbuf_discard(record, BPF_RB_FORCE_WAKEUP);
+    return 0;
+}
+
+TRACEPOINT_PROBE(irq_vectors, irq_work_entry)
+{
+    u32 zero = 0;
+    struct waiting *w = waiting.lookup(&zero);
+    if (!w || !w->tid)
+        return 0;
+    u32 tid = bpf_get_current_pid_tgid();
+    u64 expected = w->tid, blocked = w->blocked_ns;
+    w->tid = 0;
+    if (tid != expected) {
+        count_lost(LOST_MISSED);
+        return 0;
+    }
+    if (count_stacks(args, blocked, 1) <= 0) {
+        /* Without user memory: a kernel thread. Its waits are the kernel's own idling; do not look again. */
+        u32 index = tid & (SLOTS - 1);
+        struct slot *s = slots.lookup(&index);
+        if (s && s->tid == tid)
+            s->since = KERNEL_THREAD;
+    }
+    return 0;
+}

@@ -1,0 +1,13 @@
+/* CPU profile: one sample at each tick of a perf event on each CPU, the idle task left out.
+ * Driven by collectors/profile_cpu.py. */
+#include <uapi/linux/ptrace.h>
+#include <uapi/linux/bpf_perf_event.h>
+#include "stack_count.h"
+
+int on_tick(struct bpf_perf_event_data *ctx)
+{
+    if (!(u32)bpf_get_current_pid_tgid())
+        return 0;
+    count_stacks(ctx, 1, 0);
+    return 0;
+}
