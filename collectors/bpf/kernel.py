@@ -43,7 +43,7 @@ _libc.syscall.restype = ctypes.c_long
 
 
 def bpf(command: int, attributes: bytes | ctypes.Array[ctypes.c_char]) -> int:
-    """Call bpf(2); returns its result, raises ``OSError`` with the kernel's errno."""
+    """Make one call of the system call; returns its result, raises ``OSError`` with the kernel's errno."""
     buffer = (
         attributes if isinstance(attributes, ctypes.Array) else ctypes.create_string_buffer(attributes, len(attributes))
     )

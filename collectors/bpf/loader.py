@@ -19,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 from collectors.bpf import kernel, requirements
 from collectors.bpf.btf import VMLINUX
@@ -135,7 +136,7 @@ class Programs:
         for each in self.maps.values():
             each.close()
 
-    def __enter__(self) -> Programs:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

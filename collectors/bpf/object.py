@@ -1,4 +1,4 @@
-"""A compiled program file: instructions with maps by name, and what each map is. Plain JSON, so that anyone may look."""
+"""A compiled program file, in plain JSON: instructions with maps by name, and what each map is."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
 #include <uapi/linux/bpf_perf_event.h>
 #include "stack_count.h"
 
-int on_tick(struct bpf_perf_event_data *ctx)
+int perf_event__cpu_clock(struct bpf_perf_event_data *ctx)
 {
     if (!(u32)bpf_get_current_pid_tgid())
         return 0;

@@ -87,7 +87,8 @@ def _headers(*, repair: bool) -> str:
         return ""
     if found:
         return f"{home} has no headers; link {found[0]} to {home}/build and {found[1]} to {home}/source"
-    return f"no kernel headers for {release}; install them: apt-get install linux-headers-{platform.machine().replace('x86_64', 'amd64').replace('aarch64', 'arm64')}"
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    return f"no kernel headers for {release}; install them: apt-get install linux-headers-{machine}"
 
 
 def installed_headers(sources: Path = SOURCES) -> tuple[Path, Path] | None:

@@ -58,7 +58,7 @@ class RingBuffer:
         busy = np.flatnonzero(lengths & _BUSY)
         if busy.size:
             count = int(busy[0])
-        records = framed["payload"][:count][(lengths[:count] & _DISCARD) == 0].copy()
+        records: NDArray[Any] = framed["payload"][:count][(lengths[:count] & _DISCARD) == 0].copy()
         self._consumer[0] = consumer + count * self._stride
         return records
 

@@ -32,6 +32,10 @@ struct stack {
     u64 ips[FRAMES]; /* leaf first, zeros after the root */
 };
 
+/* Ends a branch with something of its own: the compiler would else share the calls of both branches, through a
+ * function pointer, which BPF has not. */
+#define APART(name) asm volatile("# " name ::: "memory")
+
 enum { CONTROL_ACTIVE, CONTROL_THRESHOLD, CONTROL_SIZE };
 enum { LOST_STACKS, LOST_COUNTS, LOST_MISSED, LOST_SIZE };
 
@@ -73,26 +77,27 @@ static __always_inline u64 store_stack(u64 active, struct stack *s, int bytes, i
     if (active) {
         if (!stacks1.lookup(&h) && stacks1.update(&h, s))
             *full = 1;
+        APART("1");
     } else {
         if (!stacks0.lookup(&h) && stacks0.update(&h, s))
             *full = 1;
+        APART("0");
     }
     return h;
 }
 
 static __always_inline struct count_value *value_of(u64 active, struct count_key *key)
 {
-    struct count_value *v = active ? counts1.lookup(key) : counts0.lookup(key);
-    if (v)
-        return v;
-    struct count_value fresh = {};
+    struct count_value fresh = {}, *v;
     bpf_get_current_comm(fresh.comm, sizeof(fresh.comm));
     if (active) {
-        counts1.insert(key, &fresh);
-        return counts1.lookup(key);
+        v = counts1.lookup_or_try_init(key, &fresh);
+        APART("1");
+    } else {
+        v = counts0.lookup_or_try_init(key, &fresh);
+        APART("0");
     }
-    counts0.insert(key, &fresh);
-    return counts0.lookup(key);
+    return v;
 }
 
 /* Take the current task's stacks and add ``sum`` to their count. Returns the bytes of the user stack. */

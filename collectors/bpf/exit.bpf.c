@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+// Every process that ends: its wait status and how long it lived. Threads that end before their process are not told.
+#include "event.h"
+
+int tp_btf__sched_process_exit(u64 *ctx)
+{
+    u64 task = ctx[0], signal = read64(task, OFF_TASK_SIGNAL);
+    if (read32(signal, OFF_SIGNAL_LIVE))
+        return 0;
+    struct event *event = reserve();
+    if (!event)
+        return 0;
+    fill_current(event);
+    u64 leader = read64(task, OFF_TASK_LEADER);
+    event->result = read32(signal, OFF_SIGNAL_CODE);
+    if (!event->result)
+        event->result = read32(leader, OFF_TASK_CODE);
+    event->latency = event->at - read64(leader, OFF_TASK_START);
+    __builtin_memset(event->detail, 0, sizeof(event->detail));
+    events.ringbuf_submit(event, 0);
+    return 0;
+}

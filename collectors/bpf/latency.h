@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+// Latency histograms counted in the kernel, keyed by (tgid, operation, kind, bucket).
+//
+// Two buffers: user space switches `which`, waits until every running program has ended, and drains the other one.
+// So no count is ever added to an element that has been read: what was drained plus what was lost is what happened.
+#ifndef PERFSTREAM_LATENCY_H
+#define PERFSTREAM_LATENCY_H
+
+#include "histogram.h"
+#include "task.h"
+
+#ifndef HIST_ENTRIES
+#define HIST_ENTRIES 16384
+#endif
+
+struct hist_key { u32 tgid; u32 op; u16 bucket; u16 kind; };
+struct hist_value { u64 count; u64 sum; u64 max; };
+struct name { char comm[16]; u64 cgroup; };
+
+BPF_HASH(hist_0, struct hist_key, struct hist_value, HIST_ENTRIES);
+BPF_HASH(hist_1, struct hist_key, struct hist_value, HIST_ENTRIES);
+BPF_ARRAY(which, u32, 1);
+BPF_PERCPU_ARRAY(lost, u64, 1);
+BPF_TABLE("lru_hash", u32, struct name, names, 8192);
+
+static __always_inline void count_lost(void)
+{
+    int zero = 0;
+    u64 *counter = lost.lookup(&zero);
+    if (counter)
+        *counter += 1;
+}
+
+static __always_inline void hist_bump(struct hist_value *value, u64 ns)
+{
+    __sync_fetch_and_add(&value->count, 1);
+    __sync_fetch_and_add(&value->sum, ns);
+    // Two CPUs in the same bucket in the same nanoseconds may keep the smaller: at most 1/16 less than the truth.
+    if (value->max < ns)
+        value->max = ns;
+}
+
+// Returns 1 when the key is new: the caller then stores the process's name.
+static __always_inline int hist_add(u32 tgid, u32 op, u16 kind, u64 ns)
+{
+    struct hist_key key = {.tgid = tgid, .op = op, .kind = kind, .bucket = bucket_of(ns)};
+    struct hist_value *value, first = {.count = 1, .sum = ns, .max = ns};
+    int zero = 0;
+    u32 *second = which.lookup(&zero);
+    if (!second)
+        return 0;
+    if (*second) {
+        value = hist_1.lookup(&key);
+        if (!value) {
+            if (!hist_1.insert(&key, &first))
+                return 1;
+            value = hist_1.lookup(&key);  // another CPU was first, or the map is full
+        }
+    } else {
+        value = hist_0.lookup(&key);
+        if (!value) {
+            if (!hist_0.insert(&key, &first))
+                return 1;
+            value = hist_0.lookup(&key);
+        }
+    }
+    if (value)
+        hist_bump(value, ns);
+    else
+        count_lost();
+    return 0;
+}
+
+// Only called for a new key, so its cost does not matter.
+static __always_inline void remember(u32 tgid, u64 task)
+{
+    struct name name = {};
+    u64 cgroup = read64(read64(task, OFF_TASK_CGROUPS), OFF_CSS_SET_DFL_CGRP);
+    bpf_probe_read_kernel(name.comm, sizeof(name.comm), (void *)(read64(task, OFF_TASK_LEADER) + OFF_TASK_COMM));
+    name.cgroup = read64(read64(cgroup, OFF_CGROUP_KN), OFF_KN_ID);
+    names.update(&tgid, &name);
+}
+
+#endif

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+// Run queue latency: from runnable (woken, new, or preempted) to running, by process.
+// All kernel threads count as one process, kthreadd (2). Slots are found by pid without hashing; two pids in one slot
+// are only possible above 262144 pids, and what that costs is counted as lost.
+#include "latency.h"
+
+struct slot { u64 since; u32 pid; u32 pad; };
+BPF_ARRAY(slots, struct slot, SLOTS);
+
+static __always_inline void runnable(u64 task)
+{
+    u32 pid = load32(task, OFF_TASK_PID);
+    int index = pid & (SLOTS - 1);
+    struct slot *slot = slots.lookup(&index);
+    if (!slot || !pid)
+        return;
+    if (slot->since) {
+        if (slot->pid == pid)
+            return;  // it waits already
+        count_lost();
+    }
+    slot->pid = pid;
+    slot->since = bpf_ktime_get_ns();
+}
+
+int tp_btf__sched_wakeup(u64 *ctx)
+{
+    runnable(ctx[0]);
+    return 0;
+}
+
+int tp_btf__sched_wakeup_new(u64 *ctx)
+{
+    runnable(ctx[0]);
+    return 0;
+}
+
+int tp_btf__sched_switch(u64 *ctx)
+{
+    u64 prev = ctx[1], next = ctx[2], now = bpf_ktime_get_ns();
+    u32 pid = load32(prev, OFF_TASK_PID);
+    int index = pid & (SLOTS - 1);
+    struct slot *slot;
+    if (pid && (slot = slots.lookup(&index))) {
+        if (ctx[0] || !(u32)ctx[3]) {
+            if (slot->since && slot->pid != pid)
+                count_lost();
+            slot->pid = pid;
+            slot->since = now;
+        } else if (slot->pid == pid) {
+            slot->since = 0;  // woken while it ran: that was no wait
+        }
+    }
+    pid = load32(next, OFF_TASK_PID);
+    index = pid & (SLOTS - 1);
+    if (!pid || !(slot = slots.lookup(&index)) || slot->pid != pid || !slot->since)
+        return 0;
+    s64 waited = now - slot->since;
+    slot->since = 0;
+    u32 tgid = load32(next, OFF_TASK_FLAGS) & 0x00200000 ? 2 : load32(next, OFF_TASK_TGID);  // PF_KTHREAD
+    if (waited < 0)
+        waited = 0;
+    if (hist_add(tgid, 0, 0, waited) && tgid != 2)
+        remember(tgid, next);
+    return 0;
+}

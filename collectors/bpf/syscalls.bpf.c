@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+// Latency of every system call, by process and call. Calls that do not return (exit, a successful exec from a thread
+// that is not the first) are not counted: they have no latency.
+#include "latency.h"
+
+struct slot { u64 since; u32 pid; u32 nr; };
+BPF_ARRAY(slots, struct slot, SLOTS);
+
+int tp_btf__sys_enter(u64 *ctx)
+{
+    u64 id = bpf_get_current_pid_tgid();
+#ifdef TARGET_TGID
+    if (id >> 32 != TARGET_TGID)
+        return 0;
+#endif
+    int index = (u32)id & (SLOTS - 1);
+    struct slot *slot = slots.lookup(&index);
+    if (!slot)
+        return 0;
+    if (slot->since && slot->pid != (u32)id)
+        count_lost();
+    slot->pid = id;
+    slot->nr = ctx[1];
+    slot->since = bpf_ktime_get_ns();
+    return 0;
+}
+
+int tp_btf__sys_exit(u64 *ctx)
+{
+    u64 id = bpf_get_current_pid_tgid();
+    int index = (u32)id & (SLOTS - 1);
+    struct slot *slot = slots.lookup(&index);
+    if (!slot || slot->pid != (u32)id || !slot->since)
+        return 0;
+    u64 took = bpf_ktime_get_ns() - slot->since;
+    slot->since = 0;
+    if (hist_add(id >> 32, slot->nr, 0, took))
+        remember(id >> 32, bpf_get_current_task());
+    return 0;
+}

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+// Every TCP connection that a process of this node accepts: who, from where, and how long it waited to be accepted.
+#include "socket.h"
+
+BPF_TABLE("lru_hash", u64, u64, waiting, 16384);
+
+int tp_btf__inet_sock_set_state(u64 *ctx)
+{
+    u64 sk = ctx[0], now;
+    if ((int)ctx[1] == SYN_RECV && (int)ctx[2] == ESTABLISHED) {
+        now = bpf_ktime_get_ns();
+        waiting.update(&sk, &now);
+    }
+    return 0;
+}
+
+static __always_inline int accepted(long fd)
+{
+    if (fd < 0)
+        return 0;
+    u64 table = read64(read64(read64(bpf_get_current_task(), OFF_TASK_FILES), OFF_FILES_FDT), OFF_FDT_FD);
+    u64 sk = read64(read64(read64(table, fd * 8), OFF_FILE_DATA), OFF_SOCKET_SK);
+    u16 family = read16(sk, OFF_SK_FAMILY);
+    if ((family != AF_INET4 && family != AF_INET_6) || read16(sk, OFF_SK_PROTOCOL) != IPPROTO_OF_TCP)
+        return 0;
+    struct event *event = reserve();
+    if (!event)
+        return 0;
+    fill_current(event);
+    u64 *since = waiting.lookup(&sk);
+    if (since)
+        event->latency = event->at - *since;
+    fill_addresses((struct addresses *)event->detail, sk);
+    events.ringbuf_submit(event, 0);
+    waiting.delete(&sk);
+    return 0;
+}
+
+TRACEPOINT_PROBE(syscalls, sys_exit_accept) { return accepted(args->ret); }
+TRACEPOINT_PROBE(syscalls, sys_exit_accept4) { return accepted(args->ret); }
