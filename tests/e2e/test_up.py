@@ -53,11 +53,10 @@ def children_of(pid):
 
 
 def perfstream(directory, *arguments):
-    done = subprocess.run(
+    return subprocess.run(
         [*COMMAND, *arguments], env={**os.environ, "PERFSTREAM_WORKDIR": str(directory)},
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    return done
 
 
 def test_up_measures_this_machine_restarts_what_dies_and_leaves_nothing_behind(running):
