@@ -1,0 +1,203 @@
+"""Runs requests: user and limits, session, settings, the statement itself, and its answer as chunks."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from sinks.embedded.access import User
+from sinks.embedded.engine import Connection, Engine, Stats
+from sinks.embedded.errors import QueryError
+from sinks.embedded.limits import Slots, Watch
+from sinks.embedded.metrics import Metrics
+from sinks.embedded.native import revised
+from sinks.embedded.request import Request
+from sinks.embedded.sessions import Session, Sessions, remember, restore
+from sinks.embedded.settings import Options
+from sinks.embedded.statement import STREAMED
+
+Chunks = Iterable[Any]
+Send = Callable[[Chunks, Stats], None]
+"""Sends the answer: its chunks, and what was read and written (complete when the chunks are used up)."""
+
+_CAPPED = {
+    "max_execution_time": "reader_execution_s",
+    "max_memory_usage": "reader_memory_bytes",
+    "max_result_rows": "reader_result_rows",
+}
+
+
+class Service:
+    """All that one process shares between requests."""
+
+    def __init__(self, engine: Engine, options: Options, metrics: Metrics) -> None:
+        self._engine = engine
+        self._options = options
+        self._metrics = metrics
+        self.sessions = Sessions(engine, options.max_sessions)
+        self.watch = Watch(engine)
+        self._reads = Slots(options.max_queries, options.max_queued, options.queue_timeout_s)
+        self._inserts = Slots(options.max_inserts, options.max_queued, options.queue_timeout_s)
+        metrics.running.labels("read").set_function(lambda: self._reads.running)
+        metrics.running.labels("insert").set_function(lambda: self._inserts.running)
+        metrics.cancelled.set_function(lambda: self.watch.cancelled)
+
+    def running(self) -> int:
+        """Return how many statements run now."""
+        return self._reads.running + self._inserts.running
+
+    def run(self, request: Request, user: User, client: socket.socket, send: Send) -> None:
+        """Run one request and send its answer.
+
+        Raises:
+            QueryError: the statement was refused or failed. What was sent before stays sent.
+        """
+        kind = request.statement.kind
+        began = time.monotonic()
+        slots = self._inserts if kind in ("insert", "insert_select") else self._reads
+        self._metrics.queries.labels(kind).inc()
+        try:
+            with slots.hold(), self._connected(request, user) as connection, self.watch.over(connection.tag, client):
+                self._execute(connection, request, send)
+        finally:
+            self._metrics.seconds.labels(kind).observe(time.monotonic() - began)
+
+    def _execute(self, connection: Connection, request: Request, send: Send) -> None:
+        statement = request.statement
+        if statement.kind == "insert":
+            send((), self._insert(connection, request))
+            return
+        text = statement.text.decode("utf-8", "surrogateescape")
+        stats = Stats()
+        if statement.kind == "select" and self._streams(request):
+            chunks: Iterator[Any] = connection.stream(text, request.output, request.params, stats)
+            with ExitStack() as stack:
+                stack.callback(chunks.close)  # type: ignore[attr-defined]
+                shown = self._revise(request, chunks)
+                send(shown, stats)
+            self._metrics.read_rows.inc(stats.read_rows)
+            return
+        result = connection.execute(text, request.output, request.params)
+        stats = Stats(
+            read_rows=result.storage_rows_read(), read_bytes=result.storage_bytes_read(),
+            result_rows=result.rows_read(), written_rows=result.rows_written(),
+            written_bytes=result.bytes_written(),
+        )  # fmt: skip
+        self._metrics.read_rows.inc(stats.read_rows)
+        if statement.kind == "insert_select":
+            self._metrics.insert_rows.inc(stats.written_rows)
+        data = result.bytes()
+        send(self._revise(request, iter([data] if data else [])), stats)
+
+    @staticmethod
+    def _revise(request: Request, chunks: Iterator[Any]) -> Iterator[Any]:
+        version = request.parameters.get("client_protocol_version", "0")
+        if request.output.lower() == "native" and version.isdigit() and int(version) > 0:
+            return revised(chunks, int(version))
+        return chunks
+
+    @staticmethod
+    def _streams(request: Request) -> bool:
+        return (
+            request.output.lower() in STREAMED
+            and not request.statement.totals
+            and request.settings.get("extremes", "0") in ("0", "false")
+        )
+
+    def _insert(self, connection: Connection, request: Request) -> Stats:
+        # The engine takes no parameters with a streamed INSERT; as settings of this connection they do the same.
+        connection.set({f"param_{name}": value for name, value in request.params.items()})
+        received = 0
+
+        def counted() -> Iterator[bytes]:
+            nonlocal received
+            for chunk in request.body:
+                received += len(chunk)
+                yield chunk
+
+        text = request.statement.text.decode("utf-8", "surrogateescape")
+        try:
+            stats = connection.insert(text, request.statement.format, counted())
+        finally:
+            self._metrics.insert_bytes.inc(received)
+        self._metrics.insert_rows.inc(stats.written_rows)
+        stats.read_rows, stats.read_bytes = stats.written_rows, received
+        return stats
+
+    @contextmanager
+    def _connected(self, request: Request, user: User) -> Iterator[Connection]:
+        name = request.parameters.get("session_id", "")
+        if not name:
+            with self._engine.connection() as connection:
+                self._prepare(connection, request, user)
+                yield connection
+            return
+        session = self.sessions.acquire(
+            user.name, name, request.parameters.get("session_timeout", ""), check=request.flag("session_check")
+        )
+        try:
+            yield from self._in_session(session, request, user)
+        finally:
+            self.sessions.release(session)
+
+    def _in_session(self, session: Session, request: Request, user: User) -> Iterator[Connection]:
+        if session.connection is None and not request.statement.stateful:
+            with self._engine.connection() as connection:
+                self._prepare(connection, request, user)
+                yield connection
+            return
+        if session.connection is None:
+            session.connection = self._engine.connect()
+        connection = session.connection
+        if request.readonly or user.reader:
+            # Read-only cannot be lifted again from a connection.
+            raise QueryError.of(164, "READONLY", "A session that holds state cannot be used read-only; use POST")
+        names = dict(request.settings)
+        if request.statement.kind == "set":
+            names = {}
+        before = remember(connection, names)
+        try:
+            self._prepare(connection, request, user)
+            yield connection
+        finally:
+            try:
+                if request.statement.stateful and request.statement.kind != "set":
+                    before = (_database(connection), before[1], before[2])
+                restore(connection, before)
+            except QueryError:
+                session.connection = None
+                connection.close()
+
+    def _prepare(self, connection: Connection, request: Request, user: User) -> None:
+        """Apply the request's database, settings and rights to its connection."""
+        if request.database:
+            connection.use(request.database)
+        settings = dict(request.settings)
+        if user.reader:
+            for name, limit in _CAPPED.items():
+                settings[name] = _capped(settings.get(name, ""), getattr(self._options, limit))
+            settings["readonly"] = "1"
+        elif request.readonly and settings.get("readonly") != "1":
+            settings["readonly"] = "2"
+        # Nothing can be set after it.
+        readonly = settings.pop("readonly", None)
+        connection.set(settings)
+        if readonly is not None:
+            connection.set({"readonly": readonly})
+
+
+def _capped(asked: str, limit: float) -> str:
+    try:
+        value = float(asked)
+    except ValueError:
+        value = 0.0
+    return f"{min(value, limit) if value > 0 else limit:.17g}"
+
+
+def _database(connection: Connection) -> str:
+    from sinks.embedded.sessions import _plain
+
+    return _plain(connection.text("SELECT currentDatabase()").rstrip("\n"))
