@@ -196,7 +196,7 @@ class Workloads:
         try:
             exe = os.readlink(directory / "exe")  # noqa: PTH115 - a Path would normalise what the kernel says
         except OSError:
-            return self._kernel_thread(directory)
+            return self._without_executable(directory)
         try:
             place = place_of((directory / "cgroup").read_text(errors="replace"))
         except OSError:
@@ -220,15 +220,14 @@ class Workloads:
         return Workload(*(_clean(value) for value in (pod.namespace, pod.pod, container, service, version)))
 
     @staticmethod
-    def _kernel_thread(directory: Path) -> Workload | None:
-        # A kernel thread has no executable; its number ("kworker/0:1") would make each one a service.
+    def _without_executable(directory: Path) -> Workload | None:
+        # A kernel thread, or a process closed even to root. The number of "kworker/0:1" would make each a service.
         try:
-            if (directory / "cmdline").read_bytes():
-                return None
+            user = bool((directory / "cmdline").read_bytes())
             name = (directory / "comm").read_text(errors="replace").strip()
         except OSError:
             return None
-        return Workload(service=_clean(name.partition("/")[0]))
+        return Workload(service=_clean(name if user else name.partition("/")[0]))
 
     @staticmethod
     def _variables(directory: Path) -> dict[str, str]:

@@ -28,8 +28,13 @@ def identity(proc: Path, pid: int) -> Identity | None:
     try:
         text = (proc / str(pid) / "stat").read_bytes()
         started = int(text[text.rindex(b")") + 2 :].split()[19])
-        exe = (proc / str(pid) / "exe").stat()
     except (OSError, ValueError, IndexError):
+        return None
+    try:
+        exe = (proc / str(pid) / "exe").stat()
+    except PermissionError:
+        return started, 0, 0  # alive, but closed to us: its frames are unknown, it has not exited
+    except OSError:
         return None
     return started, exe.st_dev, exe.st_ino
 
