@@ -1,0 +1,466 @@
+"""The sink against a real broker and a real store: every row once, whatever dies."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+from deploy.broker import free_port
+from runtime.settings import ClickHouseSettings
+from sinks import tables
+from sinks.client import connect
+from sinks.migrate import migrate
+from streams import topics_admin
+from streams.schema import codec
+from streams.schema.messages import (
+    EVENT,
+    HOTSPOT,
+    LATENCY,
+    LATENCY_WINDOW,
+    PROFILE,
+    STACK,
+    TEXT,
+    Interval,
+)
+from streams.schema.stacks import frame_text, join, stack_id
+from streams.schema.topics import ALL, DEAD_LETTERS, HOTSPOTS, LATENCY_WINDOWS, RAW_EVENTS, RAW_LATENCIES, RAW_PROFILES
+
+pytestmark = pytest.mark.services
+
+SECOND = 1_000_000_000
+STACKS = [join([frame_text("main", "main.c", 1), frame_text(f"work_{i}", "work.c", i)]) for i in range(300)]
+
+
+def text(values):
+    return pa.array(values, pa.string()).dictionary_encode().cast(TEXT)
+
+
+def workload(n, services):
+    return [
+        text([f"ns{s}" for s in services]),
+        text([f"pod-{s}" for s in services]),
+        text(["app"] * n),
+        text([f"service-{s}" for s in services]),
+        text(["v1"] * n),
+    ]
+
+
+def profile(rng, start_ns, n=200, days=1):
+    services = rng.integers(0, 5, n)
+    at = rng.integers(0, len(STACKS), n)
+    stacks = pa.StructArray.from_arrays(
+        [pa.array([stack_id(s) for s in STACKS], pa.uint64()), pa.array(STACKS)], fields=list(STACK)
+    )
+    times = start_ns - rng.integers(0, days, n) * 86400 * SECOND
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array(times, pa.int64()),
+            *workload(n, services),
+            text(["cpu"] * n),
+            text(["nanoseconds"] * n),
+            pa.DictionaryArray.from_arrays(pa.array(at, pa.int32()), stacks),
+            pa.array(rng.integers(1, 9, n) * 20_000_000, pa.int64()),
+            pa.array([20_000_000] * n, pa.int64()),
+        ],
+        schema=PROFILE,
+    )
+
+
+def latency(rng, start_ns, n=5):
+    lists = [[1, 20], [30]] * n
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array([start_ns] * n, pa.int64()),
+            *workload(n, range(n)),
+            text(["runqlat"] * n),
+            text([""] * n),
+            pa.array(lists[:n], pa.list_(pa.uint16())),
+            pa.array(lists[:n], pa.list_(pa.uint64())),
+            *[pa.array([7] * n, pa.uint64())] * 3,
+        ],
+        schema=LATENCY,
+    )
+
+
+def events(rng, start_ns, n=50):
+    number = pa.array(rng.integers(1, 10_000, n), pa.uint32())
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array(start_ns + np.arange(n) * 1_000_001, pa.int64()),
+            *workload(n, rng.integers(0, 5, n)),
+            text(["exec"] * n),
+            number,
+            number,
+            number,
+            text([f"comm{i % 3}" for i in range(n)]),
+            pa.array([-2] * n, pa.int32()),
+            pa.array(rng.integers(0, 10**9, n), pa.uint64()),
+            pa.array([f"/bin/thing{i}" for i in range(n)]),
+            pa.array([[("k", str(i))] for i in range(n)], pa.map_(pa.string(), pa.string())),
+        ],
+        schema=EVENT,
+    )
+
+
+def _window(start_ns, n, last_offset):
+    return [
+        pa.array([start_ns // (10 * SECOND) * 10 * SECOND] * n, pa.int64()),
+        pa.array([10] * n, pa.uint32()),
+        pa.array([3] * n, pa.int32()),
+        pa.array([17] * n, pa.int64()),
+        pa.array([last_offset] * n, pa.int64()),
+        pa.array([0] * n, pa.uint8()),
+        text(["c"] * n),
+    ]
+
+
+def hotspots(start_ns, self_value, last_offset, n=4):
+    functions = text([f"work_{i}" for i in range(n)])
+    constants = [text([value] * n) for value in ("ns0", "service-0", "v1", "cpu", "nanoseconds")]
+    values = pa.array([self_value] * n, pa.int64())
+    columns = [*_window(start_ns, n, last_offset), *constants, functions, values, values]
+    return pa.RecordBatch.from_arrays(columns, schema=HOTSPOT)
+
+
+def latency_windows(rng, start_ns, last_offset, n=3):
+    raw = latency(rng, start_ns, n)
+    rest = [raw.column(name) for name in raw.schema.names if name != "time_ns"]
+    return pa.RecordBatch.from_arrays(
+        [*_window(start_ns, n, last_offset), text(["node-1"] * n), *rest], schema=LATENCY_WINDOW
+    )
+
+
+class Fleet:
+    """Publishes and remembers what it published."""
+
+    def __init__(self, producer, prefix, seed=1):
+        self.producer = producer
+        self.prefix = prefix
+        self.rng = np.random.default_rng(seed)
+        self.sequence = 0
+        self.values = Counter()
+        self.rows = Counter()
+        self.lost = 0
+        self.messages = 0
+        self.latency_ns = 0
+
+    def interval(self, node, start_ns, **more):
+        self.sequence += 1
+        return Interval(
+            "test", "c", f"node-{node}", "p1", self.sequence, start_ns, start_ns + 10 * SECOND, lost=2, events=9, **more
+        )
+
+    async def send(self, topic, schema, batch, node=0, start_ns=None, partition=None):
+        start_ns = start_ns or time.time_ns()
+        value, headers = codec.encode(schema, batch, self.interval(node, start_ns))
+        await self.producer.send_and_wait(
+            self.prefix + topic.name, value, f"c/node-{node}".encode(), partition=partition, headers=headers
+        )
+        self.rows[schema] += batch.num_rows
+        if schema == "profile":
+            services = batch.column("service").to_pylist()
+            for service, amount in zip(services, batch.column("value").to_pylist(), strict=True):
+                self.values[service] += amount
+        if schema == "event":
+            self.latency_ns += sum(batch.column("latency_ns").to_pylist())
+        if schema in ("profile", "event", "latency"):
+            self.lost += 2
+            self.messages += 1
+
+    async def load(self, rounds, nodes=6, days=1):
+        for _ in range(rounds):
+            now = time.time_ns()
+            sends = []
+            for node in range(nodes):
+                sends += [
+                    self.send(RAW_PROFILES, "profile", profile(self.rng, now, days=days), node, now),
+                    self.send(RAW_EVENTS, "event", events(self.rng, now), node, now),
+                    self.send(RAW_LATENCIES, "latency", latency(self.rng, now), node, now),
+                ]
+            await asyncio.gather(*sends)
+
+
+class Ground:
+    """One test's topics, database and sinks."""
+
+    def __init__(self, kafka, dsn, prefix):
+        self.kafka = kafka
+        self.dsn = dsn
+        self.prefix = prefix + "."
+        self.group = f"{prefix}-sink"
+        self.database = prefix
+        self.settings = ClickHouseSettings(dsn=f"{dsn}/{prefix}")
+        self.sinks = []
+
+    def query(self, sql, **parameters):
+        client = connect(self.settings)
+        try:
+            return client.query(sql, parameters=parameters).result_rows
+        finally:
+            client.close()
+
+    def start(self, program="from sinks.commands import sink; sink()"):
+        port = free_port()
+        command = [
+            sys.executable, "-c", program, "--kafka", self.kafka, "--dsn",
+            self.settings.dsn, "--topic-prefix", self.prefix, "--group", self.group, "--http-port", str(port),
+        ]  # fmt: skip
+        settings = {"PERFSTREAM_SESSION_TIMEOUT_MS": "2000", "PERFSTREAM_BATCH_LINGER_S": "0.1"}
+        process = subprocess.Popen(command, env={**os.environ, **settings})
+        process.port = port
+        self.sinks.append(process)
+        return process
+
+    def stored(self):
+        """What the tables hold, in the shape of ``expected``."""
+        values = dict(self.query("SELECT service, sum(value) FROM samples GROUP BY service"))
+        rollup = dict(self.query("SELECT service, sum(value) FROM samples_1h GROUP BY service"))
+        ((event_rows, event_ns),) = self.query("SELECT count(), sum(latency_ns) FROM events")
+        ((messages, distinct, lost),) = self.query(
+            "SELECT count(), uniqExact(topic, partition, offset), sum(lost) FROM intervals"
+        )
+        ((rows,),) = self.query("SELECT count() FROM samples")
+        return [values, rollup, rows, event_rows, event_ns, messages, distinct, lost]
+
+    @staticmethod
+    def expected(fleet):
+        return [
+            dict(fleet.values), dict(fleet.values), fleet.rows["profile"], fleet.rows["event"], fleet.latency_ns,
+            fleet.messages, fleet.messages, fleet.lost,
+        ]  # fmt: skip
+
+    async def until_stored(self, fleet, timeout_s=60):
+        await until(
+            lambda: self.stored() == self.expected(fleet), timeout_s, lambda: (self.stored(), self.expected(fleet))
+        )
+
+
+async def until(condition, timeout_s=60, explain=lambda: ""):
+    deadline = time.monotonic() + timeout_s
+    while True:
+        if await asyncio.to_thread(condition):
+            return
+        assert time.monotonic() < deadline, explain()
+        await asyncio.sleep(0.2)
+
+
+def health(process):
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{process.port}/healthz", timeout=2) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return json.load(error)
+    except OSError:
+        return {"ok": False, "checks": {}}
+
+
+def metric(process, name):
+    with urllib.request.urlopen(f"http://127.0.0.1:{process.port}/metrics", timeout=2) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+
+@contextmanager
+def ground_for(broker, dsn, unique):
+    ground = Ground(broker.address, dsn, unique)
+    try:
+        yield ground
+    finally:
+        for process in ground.sinks:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def sink_store(request):
+    """The store of the test session, or any ClickHouse that ``PERFSTREAM_TEST_CLICKHOUSE_DSN`` names."""
+    given = os.environ.get("PERFSTREAM_TEST_CLICKHOUSE_DSN")
+    return SimpleNamespace(dsn=given.rstrip("/")) if given else request.getfixturevalue("store")
+
+
+@pytest.fixture
+async def ground(broker, sink_store, unique):
+    with ground_for(broker, sink_store.dsn, unique) as made:
+        await topics_admin.apply(
+            {"bootstrap_servers": broker.address}, [replace(t, name=made.prefix + t.name) for t in ALL]
+        )
+        migrate(made.settings)
+        yield made
+
+
+@pytest.fixture
+async def fleet(broker, ground):
+    producer = AIOKafkaProducer(bootstrap_servers=broker.address, linger_ms=2)
+    await producer.start()
+    yield Fleet(producer, ground.prefix)
+    await producer.stop()
+
+
+async def test_each_schema_lands_once_with_its_columns(ground, fleet):
+    process = ground.start()
+    now = time.time_ns()
+    await fleet.load(3, days=3)
+    await fleet.send(HOTSPOTS, "hotspot", hotspots(now, 5, 20))
+    await fleet.send(HOTSPOTS, "hotspot", hotspots(now, 8, 21))
+    await fleet.send(LATENCY_WINDOWS, "latency_window", latency_windows(fleet.rng, now, 9))
+    await ground.until_stored(fleet)
+    await until(lambda: ground.query("SELECT count() FROM latency_final") == [(3,)])
+    assert ground.query("SELECT sum(self), sum(total), max(last_offset) FROM hotspots_final") == [(32, 32, 21)]
+    merged = ground.query("SELECT tupleElement(sumMap(buckets, counts), 2), sum(count) FROM latency_final")
+    assert merged == [([2, 40, 30], 21)]
+    assert ground.query("SELECT DISTINCT attributes['k'] FROM events WHERE detail = '/bin/thing7'") == [("7",)]
+    assert ground.query("SELECT uniqExact(time) > 10, min(result), any(kind) FROM events") == [(1, -2, "exec")]
+    # No sample lacks its stack, and the stack is what was sent.
+    assert ground.query("SELECT count() FROM samples WHERE stack_id NOT IN (SELECT stack_id FROM stacks)") == [(0,)]
+    found = ground.query(
+        "SELECT functions, files, lines FROM stacks WHERE stack_id = {id:UInt64} LIMIT 1", id=stack_id(STACKS[7])
+    )
+    assert found == [(["main", "work_7"], ["main.c", "work.c"], [1, 7])]
+    assert health(process) == {"ok": True, "checks": {"kafka": "", "store": ""}}
+    assert metric(process, "perfstream_sink_rows_total") > 0
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    assert time.monotonic() - begun < 5
+
+
+async def test_sums_are_exact_after_many_kills(ground, fleet):
+    chance = random.Random(20)
+    process = ground.start()
+    loading = asyncio.create_task(fleet.load(60, days=2))
+    for _ in range(6):
+        await asyncio.sleep(chance.uniform(0.5, 2.5))
+        process.kill()
+        process.wait()
+        process = ground.start()
+    await loading
+    await fleet.load(2)
+    await ground.until_stored(fleet, 90)
+    await asyncio.sleep(1)
+    assert ground.stored() == ground.expected(fleet)
+
+
+DYING = """
+import os, signal
+from sinks import client
+insert = client.insert
+def dying(connection, table, rows, token):
+    if {at!r} == "before " + table:
+        os.kill(os.getpid(), signal.SIGKILL)
+    insert(connection, table, rows, token)
+    if {at!r} == "after " + table:
+        os.kill(os.getpid(), signal.SIGKILL)
+client.insert = dying
+from sinks.commands import sink
+sink()
+"""
+
+
+@pytest.mark.parametrize("at", ["before stacks", "after samples", "after intervals"])
+async def test_a_kill_at_a_named_instant_loses_and_repeats_nothing(ground, fleet, at):
+    await fleet.load(4, days=3)
+    broken = ground.start(DYING.format(at=at))
+    assert await asyncio.to_thread(broken.wait, 30) == -signal.SIGKILL
+    before = ground.stored()
+    assert before != ground.expected(fleet)
+    process = ground.start()
+    await ground.until_stored(fleet)
+    assert metric(process, "perfstream_sink_replayed_batches_total") > 0
+
+
+async def test_bad_records_go_to_the_dead_letters_and_the_rest_is_stored(ground, fleet):
+    ground.start()
+    now = time.time_ns()
+    topic = ground.prefix + RAW_PROFILES.name
+    value, headers = codec.encode("profile", profile(fleet.rng, now), fleet.interval(1, now))
+    newer = [(k, b"profile/99" if k == "schema" else v) for k, v in headers]
+    old = codec.encode("profile", profile(fleet.rng, now - 50 * 86400 * SECOND), fleet.interval(1, now))
+    await fleet.load(1)
+    for body, head in ((value, newer), (value[:-40], headers), (b"", []), old):
+        await fleet.producer.send_and_wait(topic, body, b"k", partition=0, headers=head)
+    await fleet.load(1)
+    await ground.until_stored(fleet)
+    consumer = AIOKafkaConsumer(
+        ground.prefix + DEAD_LETTERS.name, bootstrap_servers=ground.kafka, auto_offset_reset="earliest"
+    )
+    await consumer.start()
+    try:
+        letters = [await asyncio.wait_for(consumer.getone(), 20) for _ in range(4)]
+    finally:
+        await consumer.stop()
+    reasons = [dict(letter.headers)["reason"] for letter in letters]
+    assert reasons == [b"unknown_version", b"corrupt", b"corrupt", b"corrupt"]
+    assert letters[0].value == value
+    assert dict(letters[0].headers)["original.schema"] == b"profile/99"
+    assert letters[0].key.decode().startswith(f"{topic}:0:")
+
+
+async def test_a_clock_a_day_ahead_is_clamped_and_counted(ground, fleet):
+    process = ground.start()
+    ahead = time.time_ns() + 86_000 * SECOND
+    await fleet.send(RAW_PROFILES, "profile", profile(fleet.rng, ahead), start_ns=ahead)
+    await ground.until_stored(fleet)
+    assert ground.query("SELECT max(time) <= now() + 11 FROM samples") == [(1,)]
+    assert ground.query("SELECT sum(clamped) FROM intervals") == [(200,)]
+    assert metric(process, "perfstream_sink_clamped_rows_total") == 200
+
+
+async def test_a_second_sink_joins_and_leaves(ground, fleet):
+    first = ground.start()
+    loading = asyncio.create_task(fleet.load(50))
+    await asyncio.sleep(1.5)
+    second = ground.start()
+    await until(lambda: health(second)["ok"] and metric(second, "perfstream_sink_messages_total") > 0)
+    second.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(second.wait, 10) == 0
+    third = ground.start()
+    await until(lambda: health(third)["ok"])
+    first.kill()
+    await loading
+    await ground.until_stored(fleet)
+
+
+def test_the_tables_are_what_the_definitions_say(sink_store, unique):
+    settings = ClickHouseSettings(dsn=f"{sink_store.dsn}/{unique}")
+    assert [name[:4] for name in migrate(settings)] == ["0001", "0002", "0003"]
+    assert migrate(settings) == []
+    client = connect(settings)
+    try:
+        columns = client.query(
+            "SELECT table, groupArray((name, type)) FROM (SELECT table, name, type FROM system.columns "
+            "WHERE database = {database:String} ORDER BY table, position) GROUP BY table",
+            parameters={"database": unique},
+        ).result_rows
+        found = {table: tuple(map(tuple, pairs)) for table, pairs in columns}
+        for table in (*tables.TABLES.values(), *tables.VIEWS.values()):
+            assert found[table.name] == table.columns, table.name
+        described = client.query(
+            "SELECT name, sorting_key, create_table_query FROM system.tables WHERE database = {database:String} "
+            "AND engine LIKE '%MergeTree'",
+            parameters={"database": unique},
+        ).result_rows
+        for name, key, query in described:
+            if name == "schema_migrations":
+                continue
+            assert key == tables.TABLES[name].sorting_key
+            assert "TTL" in query
+            assert query.count("CODEC") == len(tables.TABLES[name].columns), name
+    finally:
+        client.close()
