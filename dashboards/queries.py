@@ -39,7 +39,7 @@ class Query:
 
     def grafana(self, **constants: float | str) -> str:
         """Return the SQL of a panel; ``constants`` replace the remaining bound parameters."""
-        parts = [f"$__timeFilter({self.time})"]
+        parts = [f"$__timeFilter({self.time})"] if self.time else []
         if self.typed:
             parts.append("type = ${type:singlequote}")
         parts += [
@@ -58,7 +58,8 @@ class Query:
         sql = self.sql.replace("@where@", where).replace("@step@", step)
         for name, value in constants.items():
             kind = "String" if isinstance(value, str) else "Float64" if "." in str(value) else "UInt32"
-            literal = str(value) if kind != "String" else f"'{value}'"
+            # "${name:singlequote}" brings its own quotes.
+            literal = str(value) if kind != "String" or str(value).startswith("$") else f"'{value}'"
             sql = sql.replace(f"{{{name}:{kind}}}", literal)
         return sql
 
@@ -81,11 +82,11 @@ def _quantile(q: float) -> str:
 # own time and its drawn children is shown as "(other)" below it, so every level still adds up. Arrays sort with the
 # prefix first, which is depth-first pre-order.
 FLAMEGRAPH_SQL = """\
-SELECT toUInt16(length(path)) AS level, inclusive AS value, own AS self,
-       if(empty(path), 'total', path[-1]) AS label
+SELECT toUInt16(length(node_path)) AS level, inclusive AS value, own AS self,
+       if(empty(node_path), 'total', node_path[-1]) AS label
 FROM
 (
-    SELECT row.1 AS path, row.2 AS inclusive, row.3 AS own
+    SELECT part.1 AS node_path, part.2 AS inclusive, part.3 AS own
     FROM
     (
         SELECT path, sum(v) AS total, sum(s) AS own_value, sum(c) AS drawn, max(t) AS least
@@ -125,10 +126,10 @@ FROM
         HAVING total >= least AND total > 0
     )
     ARRAY JOIN [(path, total, own_value),
-                (arrayPushBack(path, '(other)'), total - own_value - drawn, total - own_value - drawn)] AS row
+                (arrayPushBack(path, '(other)'), total - own_value - drawn, total - own_value - drawn)] AS part
     WHERE inclusive > 0
 )
-ORDER BY path"""
+ORDER BY node_path"""
 
 FLAMEGRAPH = Query("flamegraph", FLAMEGRAPH_SQL, IDENTITY, typed=True)
 FLAMEGRAPH_LONG = Query(
@@ -197,18 +198,24 @@ SERVICES = Query(
     IDENTITY,
 )
 
-_MERGED = """\
-    SELECT @group@, sum(count) AS n, max(max_ns) AS max_ns, sum(sum_ns) AS total_ns,
-           sumMap(buckets, counts) AS histogram, histogram.1 AS keys, arrayCumSum(histogram.2) AS cumulative
-    FROM latency_final WHERE @where@@more@ GROUP BY @group@"""
-_PERCENTILES = f"{_quantile(0.5)} AS p50_ns, {_quantile(0.9)} AS p90_ns, {_quantile(0.99)} AS p99_ns"
+
+def merged(group: str, more: str = "", names: str = "") -> str:
+    """Return SQL that merges latency windows by ``group``: n, max_ns, total_ns, keys and cumulative counts."""
+    return (
+        f"    SELECT {group}, sum(count) AS n, max(max_ns) AS longest_ns, sum(sum_ns) AS total_ns,\n"  # noqa: S608
+        "           sumMap(buckets, counts) AS histogram, histogram.1 AS keys, arrayCumSum(histogram.2) AS cumulative\n"
+        f"    FROM latency_final WHERE @where@{more} GROUP BY {names or group}"
+    )
+
+
+P50, P90, P99 = (f"{_quantile(q)} AS p{q * 100:.0f}_ns" for q in (0.5, 0.9, 0.99))
+PERCENTILES = f"{P50}, {P90}, {P99}"
 
 LATENCY = Query(
     "latency",
-    "SELECT probe, operation, service, n AS count, @percentiles@, max_ns\nFROM (\n@merged@\n)\n"
-    "ORDER BY total_ns DESC, probe, operation, service LIMIT {n:UInt32}".replace(
-        "@merged@", _MERGED.replace("@group@", "probe, operation, service").replace("@more@", "")
-    ).replace("@percentiles@", _PERCENTILES),
+    f"SELECT probe, operation, service, n AS count, {PERCENTILES}, longest_ns AS max_ns\nFROM (\n"
+    f"{merged('probe, operation, service')}\n)\n"
+    "ORDER BY total_ns DESC, probe, operation, service LIMIT {n:UInt32}",
     IDENTITY,
     "window_start",
 )

@@ -7,7 +7,7 @@ import math
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -44,7 +44,9 @@ def write_json(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _plain(value: object) -> object:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+    if isinstance(value, datetime):
+        return (value.replace(tzinfo=UTC) if value.tzinfo is None else value).isoformat()
+    return str(value)
 
 
 def write_table(rows: Sequence[Mapping[str, str]], right: Sequence[str] = ()) -> None:

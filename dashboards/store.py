@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -80,7 +81,7 @@ def _translated(error: Exception) -> Exception:
 
     if isinstance(error, PerfstreamError):
         return error
-    text = " ".join(str(error).split())
+    text = re.sub(r" In scope .*(?=\(|$)", " ", " ".join(str(error).split()))
     # The driver raises OperationalError for what it could not send, DatabaseError for what the server refused.
     if isinstance(error, (OSError, theirs.OperationalError)) and "Code:" not in text:
         return StoreUnavailableError(f"ClickHouse did not answer: {text[:300]}")
