@@ -8,7 +8,7 @@ that every later state has the same rows and a replay makes the same choice.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -45,6 +45,7 @@ class HotspotState:
 
     def add(self, words: Vocabulary, pairs: NDArray[np.int64], values: NDArray[np.int64]) -> None:
         """Add one message's value of each pair."""
+        slots: NDArray[Any]
         slots, lengths, leaves = words.expand(pairs)
         self._grow(words)
         unseen = slots[self._target[slots] < 0]
@@ -129,15 +130,15 @@ class HotspotState:
         groups = np.array([group_map[g] for g in old.slot_group.view[seen].tolist()], np.int64)
         functions = np.array([new.function(old.functions[f]) for f in old.slot_function.view[seen].tolist()], np.int64)
         slots = new.slots(groups << 32 | functions)
-        state._grow(new)  # noqa: SLF001 - the same class
+        state._grow(new)
         moved = np.full(len(self._target), -1, np.int64)
         moved[seen] = slots
-        state._target[slots] = moved[self._target[seen]]  # noqa: SLF001
-        state._self[slots], state._total[slots] = self._self[seen], self._total[seen]  # noqa: SLF001
-        state._dirty[slots] = self._dirty[seen]  # noqa: SLF001
+        state._target[slots] = moved[self._target[seen]]
+        state._self[slots], state._total[slots] = self._self[seen], self._total[seen]
+        state._dirty[slots] = self._dirty[seen]
         kept = np.flatnonzero(self._kept)
-        state._kept[[group_map[g] for g in kept.tolist()]] = self._kept[kept]  # noqa: SLF001
-        state._redirects = self._redirects  # noqa: SLF001
+        state._kept[[group_map[g] for g in kept.tolist()]] = self._kept[kept]
+        state._redirects = self._redirects
         return state
 
 

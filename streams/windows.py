@@ -5,11 +5,11 @@ the partition (shard) and the offset of the first message in it; every published
 row of the same name with a smaller ``last_offset``. Only rows that changed since the last flush are published.
 
 Why it is exact at any restart. A commit is one atomic pair: the offset C of the first message in any open window, and
-the snapshot before message N (watermark, closed windows), taken when the results of all messages before N had been
-acknowledged by the broker. A restart reads from C. Messages before N count only in windows that are open at N: all of
-theirs lie at C or later, and none of them was late, because the watermark never falls. Their other rows stand in windows
-closed before N, published for good. From N on, watermark and lateness evolve from the snapshot as they did before. So the
-states are the same, under the same names, from any commit that was ever made, an old one included.
+the snapshot before message N (watermark, closed windows), taken when the results of all closed windows and late rows
+before N had been acknowledged by the broker. A restart reads from C. Messages before N count only in windows that are
+open at N: all of theirs lie at C or later, and none of them was late, because the watermark never falls. Their other
+rows stand in windows closed before N, published for good. From N on, watermark and lateness evolve from the snapshot as
+they did before. So the states are the same, under the same names, from any commit that was ever made, an old one too.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 S = TypeVar("S", bound="State")
+S_contra = TypeVar("S_contra", bound="State", contravariant=True)
 
 
 class State(Protocol):
@@ -38,10 +39,10 @@ class State(Protocol):
         """Return how many rows have changed."""
 
 
-class Rows(Protocol[S]):
+class Rows(Protocol[S_contra]):
     """One message, read."""
 
-    def add_to(self, state: S, rows: NDArray[np.int64] | slice, /) -> None:
+    def add_to(self, state: S_contra, rows: NDArray[np.int64] | slice, /) -> None:
         """Add rows to a state."""
 
 
@@ -210,7 +211,7 @@ class PartitionWindows(Generic[S]):
 
     @property
     def caught_up(self) -> bool:
-        """Return whether everything before the snapshot has been read again, so that a commit may be made."""
+        """Return whether everything before the snapshot has been read again; before that, flush and commit nothing."""
         return self.next_offset >= self.snapshot.next_offset
 
     def dirty_rows(self) -> int:
