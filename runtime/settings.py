@@ -2,7 +2,8 @@
 
 A process declares one frozen dataclass; nested dataclasses are TOML tables. The field ``kafka.bootstrap_servers`` is
 ``[kafka] bootstrap_servers`` in the file and ``PERFSTREAM_KAFKA_BOOTSTRAP_SERVERS`` in the environment. Lists in a
-variable are separated by commas, mappings are ``key=value`` separated by commas.
+variable are separated by commas, mappings are ``key=value`` separated by commas. A tuple of dataclasses is an array of
+tables (``[[agent.scrape]]``) and stands in the file only.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import tomllib
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -105,12 +106,12 @@ def load(cls: type[T], path: Path | None = None, environ: Mapping[str, str] | No
     """Read a process's settings.
 
     Args:
-        cls: a frozen dataclass whose fields all have defaults.
+        cls: a frozen dataclass. Fields without a default must be given.
         path: a TOML file; none when absent. Default: ``PERFSTREAM_CONFIG``.
         environ: default ``os.environ``.
 
     Raises:
-        SettingsError: the file cannot be read, a key is unknown, or a value is not of its type.
+        SettingsError: the file cannot be read, a key is unknown or missing, or a value is not of its type.
     """
     environ = os.environ if environ is None else environ
     if path is None and environ.get(f"{PREFIX}_CONFIG"):
@@ -142,7 +143,26 @@ def _build(cls: type[T], table: Mapping[str, Any], environ: Mapping[str, str], w
     wrong = sorted(key for key in table if key not in known and (where or not isinstance(table[key], dict)))
     if wrong:
         raise SettingsError(f"unknown setting {'.'.join((*where, wrong[0]))!r}; known here: {', '.join(sorted(known))}")
+    needed = {spec.name for spec in fields(cls) if spec.default is MISSING and spec.default_factory is MISSING}  # type: ignore[arg-type]
+    missing = sorted(needed - values.keys())
+    if missing:
+        raise SettingsError(f"setting {'.'.join((*where, missing[0]))!r} is missing")
     return cls(**values)
+
+
+def _tables(kind: type[T], value: object, name: str) -> tuple[T, ...]:
+    """Build an array of tables. What one table refuses is an error that names its place, counted from 0."""
+    if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
+        raise SettingsError(f"setting {name} is a list of tables: write [[{name}]] in the settings file")
+    built = []
+    for number, table in enumerate(value):
+        place = f"{name}[{number}]"
+        try:
+            built.append(_build(kind, table, {}, (place,)))
+        except SettingsError as error:
+            text = str(error)
+            raise SettingsError(text if place in text else f"setting {place}: {text}") from error
+    return tuple(built)
 
 
 def _convert(value: Any, kind: Any, name: str) -> Any:  # noqa: ANN401 - TOML values are of any type
@@ -150,6 +170,8 @@ def _convert(value: Any, kind: Any, name: str) -> Any:  # noqa: ANN401 - TOML va
     if origin in (Union, types.UnionType):
         kind = next(arg for arg in get_args(kind) if arg is not type(None))
         return _convert(value, kind, name)
+    if origin is tuple and is_dataclass(get_args(kind)[0]):
+        return _tables(get_args(kind)[0], value, name)
     try:
         if kind is bool:
             return _boolean(value)
