@@ -26,7 +26,7 @@ from streams.schema.messages import PROFILE, WORKLOAD
 
 FRAMES = 127
 POLL_S = 1.0
-CONTROL_ACTIVE, CONTROL_THRESHOLD = 0, 1
+CONTROL_ACTIVE, CONTROL_THRESHOLD, CONTROL_PERIOD = 0, 1, 2
 _LOST_COUNTERS = 3
 _KEY = np.dtype([("user", "<u8"), ("kernel", "<u8"), ("cgroup", "<u8"), ("tgid", "<u8")])
 _VALUE = np.dtype([("count", "<u8"), ("sum", "<u8"), ("comm", "S16")])
@@ -106,7 +106,7 @@ class StackCounts:
         """Switch buffers and return what the one that was filled holds.
 
         Args:
-            between: called when the new buffer is in use and the old one still: the place to change a rate.
+            between: called when the new buffer is in use: the place to change a rate.
         """
         with self._lock:
             old = self._active
@@ -120,6 +120,7 @@ class StackCounts:
             self._seen.clear()
         table = _StackTable(hashes, stacks["ips"])
         total = sum(self._programs.maps["lost"].total(index) for index in range(_LOST_COUNTERS))
+        total += self._programs.missed()
         lost, self._lost = total - self._lost, total
         return Drained(keys, values, table.stacks(keys["user"]), table.stacks(keys["kernel"]), lost)
 
@@ -154,6 +155,8 @@ class StackCounts:
         number: dict[int, int] = {}
         stacks: list[tuple[int, str]] = []
         stack_of = np.zeros(len(drained.keys), np.int32)
+        if not len(drained.keys):
+            return stack_of, stacks
         order = np.argsort(drained.keys["tgid"], kind="stable")
         pids, starts = np.unique(drained.keys["tgid"][order], return_index=True)
         for pid, rows in zip(pids.tolist(), np.split(order, starts[1:]), strict=True):

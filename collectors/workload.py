@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote
@@ -46,6 +46,8 @@ class Workload:
     container: str = ""
     service: str = ""
     version: str = ""
+    heritage: Workload | None = field(default=None, compare=False, repr=False)
+    """What a child inherits, where a pod, a variable or a unit names the service. Not part of the identity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,19 +137,21 @@ class Workloads:
             for pid in pids:
                 self._lookup(pid, 0, "")
 
-    def observe_exec(self, pid: int, comm: str, path: str = "") -> None:
+    def observe_exec(self, pid: int, comm: str, path: str = "", ppid: int = 0) -> None:
         """Take note of an exec: the process may be too short-lived to be read later.
 
         Args:
             pid: the thread group id.
             comm: the kernel's short name after the exec.
             path: the executable as the kernel opened it, "" when unknown.
+            ppid: the parent, 0 when unknown: where it declares a service (pod, variables, unit), a child that is gone
+                counts as part of it, for all of those are inherited.
         """
         with self._lock:
             who = self._identity(pid)
             workload = self._read(pid) if who is not None else None
             if workload is None:
-                workload = Workload(service=_clean(_base_name(path) or comm))
+                workload = self._declared(ppid) or Workload(service=_clean(_base_name(path) or comm))
             self._known.put(pid, _Known(who or _GONE, workload, self._clock()))
 
     def stats(self) -> dict[str, int]:
@@ -174,6 +178,9 @@ class Workloads:
         if cgroup_id and workload.container:
             self._by_cgroup.put(cgroup_id, workload)
         return workload
+
+    def _declared(self, ppid: int) -> Workload | None:
+        return self._lookup(ppid, 0, "").heritage if ppid else None
 
     def _identity(self, pid: int) -> _Identity | None:
         """Return (start time, device and inode of the executable): new at fork and at exec. None when gone."""
@@ -207,17 +214,21 @@ class Workloads:
         if pod is None and place.pod_uid:
             pod = self._pods.get(place.pod_uid)
         pod = pod or Pod(namespace=attributes.get("service.namespace", ""), pod="")
-        service = (
+        if not variables and self._identity(pid) is None:
+            return None  # it ended while we looked; its variables may have been there
+        declared = (
             pod.service
             or variables.get("OTEL_SERVICE_NAME")
             or attributes.get("service.name")
             or variables.get("PYROSCOPE_APPLICATION_NAME", "").partition("{")[0]
             or place.unit
-            or _base_name(exe)
         )
-        version = pod.version or attributes.get("service.version") or self._build_id(directory)
+        service = declared or _base_name(exe)
+        version = pod.version or attributes.get("service.version", "")
         container = pod.container or place.container_id[:12]
-        return Workload(*(_clean(value) for value in (pod.namespace, pod.pod, container, service, version)))
+        parts = [_clean(value) for value in (pod.namespace, pod.pod, container, service, version)]
+        heritage = Workload(*parts) if declared else None
+        return Workload(*parts[:4], version=parts[4] or self._build_id(directory), heritage=heritage)
 
     @staticmethod
     def _without_executable(directory: Path) -> Workload | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,7 @@ from streams.schema.errors import KernelError
 
 BCC = Path("/usr/lib/python3/dist-packages/bcc")
 BY_BTF = "tp_btf__"
+_OWN_INCLUDE = re.compile(r'^[ \t]*#include "([\w.]+)"[^\n]*$', re.MULTILINE)
 
 
 def load_bcc(folder: Path = BCC) -> ModuleType:
@@ -39,6 +41,11 @@ def load_bcc(folder: Path = BCC) -> ModuleType:
     return module
 
 
+def whole_text(source: Path) -> str:
+    """Return the C with the headers beside it written in: BCC rewrites map access in the main file only."""
+    return _OWN_INCLUDE.sub(lambda found: whole_text(source.parent / found[1]), source.read_text())
+
+
 def compile_source(source: Path, defines: dict[str, str], offsets: dict[str, str]) -> Object:
     """Compile a source file.
 
@@ -50,14 +57,16 @@ def compile_source(source: Path, defines: dict[str, str], offsets: dict[str, str
     Raises:
         KernelError: BCC or BTF is missing, a field does not exist here, or the C does not compile.
     """
-    text = source.read_text()
+    text = whole_text(source)
     btf = Btf() if offsets or BY_BTF in text else None
     constants = dict(defines)
     for name, path in offsets.items():
         assert btf is not None
         constants[name] = str(btf.offset(path))
     bcc = load_bcc()
-    flags = [f"-I{source.parent.resolve()}", "-Wno-everything"]
+    # By default BCC loads and attaches what is named like a tracepoint; that is the loader's part.
+    bcc.BPF._trace_autoload = lambda _self: None  # noqa: SLF001 - BCC has no public switch for it
+    flags = ["-Wno-everything"]
     flags += [f"-D{name}={value}" for name, value in constants.items()]
     try:
         module = bcc.BPF(text=text.encode(), cflags=flags)

@@ -119,6 +119,10 @@ class Programs:
         """Return what all programs have cost (times while ``kernel.enable_stats`` is open)."""
         return sum(self.stats_by_program().values(), RunStats())
 
+    def missed(self) -> int:
+        """Return how many runs the kernel has skipped (a program was interrupted by its own event): events lost."""
+        return sum(each.missed for each in self.stats_by_program().values())
+
     def stats_by_program(self) -> dict[str, RunStats]:
         """Return the same for each program."""
         return {name: kernel.prog_stats(fd) for name, fd in self._programs.items()}

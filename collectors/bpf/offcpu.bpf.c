@@ -58,7 +58,7 @@ BPF_RINGBUF_OUTPUT(kick, KICK_PAGES);
 
 TRACEPOINT_PROBE(sched, sched_switch)
 {
-    u32 zero = 0, tid = args->prev_pid, next = args->next_pid, at = CONTROL_THRESHOLD;
+    u32 zero = 0, tid = args->prev_pid, next = args->next_pid;
     u64 now = bpf_ktime_get_ns();
 
     if (tid) {
@@ -88,9 +88,15 @@ TRACEPOINT_PROBE(sched, sched_switch)
         return 0;
     u64 blocked = now - s->since;
     s->since = 0;
-    u64 *threshold = control.lookup(&at);
-    if (!threshold || blocked < *threshold)
+    u64 *threshold = control_word(CONTROL_THRESHOLD), *period = control_word(CONTROL_PERIOD);
+    if (!threshold || !period || blocked < *threshold)
         return 0;
+    /* A wait shorter than the period is taken with the probability wait / period and then stands for a period. */
+    if (blocked < *period) {
+        if (((u64)bpf_get_prandom_u32() * *period >> 32) >= blocked)
+            return 0;
+        blocked = *period;
+    }
     struct waiting *w = waiting.lookup(&zero);
     if (!w)
         return 0;

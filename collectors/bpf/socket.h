@@ -14,7 +14,8 @@ static __always_inline void fill_addresses(struct addresses *to, u64 sk)
 {
     __builtin_memset(to, 0, sizeof(*to));
     to->family = read16(sk, OFF_SK_FAMILY);
-    to->port = read16(sk, OFF_SK_NUM);
+    // A refused connect has given its port back by the time it is told; the packet's source still says it.
+    to->port = read16(sk, OFF_SK_NUM) ?: __builtin_bswap16(read16(sk, OFF_INET_SPORT));
     to->peer_port = __builtin_bswap16(read16(sk, OFF_SK_DPORT));
     if (to->family == AF_INET4) {
         bpf_probe_read_kernel(to->address, 4, (void *)(sk + OFF_SK_RCV_SADDR));

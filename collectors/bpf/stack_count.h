@@ -33,7 +33,7 @@ struct stack {
     u64 ips[FRAMES]; /* leaf first, zeros after the root */
 };
 
-enum { CONTROL_ACTIVE, CONTROL_THRESHOLD, CONTROL_SIZE };
+enum { CONTROL_ACTIVE, CONTROL_THRESHOLD, CONTROL_PERIOD, CONTROL_SIZE };
 enum { LOST_STACKS, LOST_COUNTS, LOST_MISSED, LOST_SIZE };
 
 /* Given by the main file. */

@@ -25,6 +25,29 @@ int tp_btf__sys_enter(u64 *ctx)
     return 0;
 }
 
+// A thread that ends inside a call (exit, killed) must leave nothing to the next one with its number.
+static __always_inline void forget(u32 pid)
+{
+    int index = pid & (SLOTS - 1);
+    struct slot *slot = slots.lookup(&index);
+    if (slot && slot->pid == pid)
+        slot->since = 0;
+}
+
+int tp_btf__sched_process_exit(u64 *ctx)
+{
+    forget(bpf_get_current_pid_tgid());
+    return 0;
+}
+
+int tp_btf__sched_process_exec(u64 *ctx)
+{
+    u32 before = ctx[1];
+    if (before != (u32)bpf_get_current_pid_tgid())
+        forget(before);
+    return 0;
+}
+
 int tp_btf__sys_exit(u64 *ctx)
 {
     u64 id = bpf_get_current_pid_tgid();

@@ -66,7 +66,7 @@ class SymbolTable:
         kind = symbols["info"] & 0xF
         keep = ((kind == _STT_FUNC) | (kind == _STT_GNU_IFUNC)) & (symbols["shndx"] != 0) & (symbols["value"] != 0)
         chosen = symbols[keep & (symbols["name"] != 0)]
-        # Of names at one address the weak one is the public one in C libraries (getpid, __getpid); then the longer code.
+        # Of names at one address the weak one is the public one in C libraries (getpid, __getpid); then the longer.
         bind = chosen["info"] >> 4
         rank = np.where(bind == 2, 0, np.where(bind == 1, 1, 2))
         order = np.lexsort((-chosen["size"].astype(np.int64), rank, chosen["value"]))

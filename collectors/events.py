@@ -1,0 +1,216 @@
+"""The common part of the collectors of discrete events: a ring buffer, read as soon as something happens.
+
+Exact: every event is a row or in ``lost`` (no room in the ring, or more than ``MAX_HELD`` in one interval). In the
+agent a thread takes the records and lets the workload resolver look at the process while it may still live; a live
+tool calls ``poll`` instead. Idle cost: none. Memory: the ring (``RING_BYTES``) and what an interval holds.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from collectors.base import Batch, CommOnly, WorkloadResolver
+from collectors.bpf import fields
+from collectors.bpf.kernel import RunStats
+from collectors.bpf.loader import Programs, load
+from collectors.bpf.requirements import clock_base_ns
+from collectors.bpf.ringbuf import RingBuffer
+from streams.schema.messages import EVENT
+
+RING_BYTES = 1 << 20
+MAX_HELD = 200_000
+_GATHER_S = 0.02
+
+Attributes = list[tuple[str, str]]
+
+
+@runtime_checkable
+class ObservesExec(Protocol):
+    """A resolver that wants to hear of an exec at once."""
+
+    def observe_exec(self, pid: int, comm: str, path: str = "", ppid: int = 0) -> None:
+        """Take note of an exec."""
+
+
+@runtime_checkable
+class Prefetches(Protocol):
+    """A resolver that can look at processes now, so that they are known after they exit."""
+
+    def prefetch(self, pids: list[int]) -> None:
+        """Look at processes now."""
+
+
+class EventCollector:
+    """Base of the collectors whose kernel side includes ``event.h``."""
+
+    name: str
+    schema: str = "event"
+    source: ClassVar[str]
+    offsets: ClassVar[Mapping[str, str]] = {}
+    detail_bytes: ClassVar[int] = 32
+
+    def __init__(
+        self, workloads: WorkloadResolver | None = None, *, cache: Path | None = None, ring_bytes: int = RING_BYTES
+    ) -> None:
+        self._workloads: WorkloadResolver = workloads or CommOnly()
+        self._cache, self._ring_bytes = cache, ring_bytes
+        self._programs: Programs | None = None
+        self._ring: RingBuffer | None = None
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._lock = threading.RLock()
+        self._held: list[NDArray[Any]] = []
+        self._overflowed = 0
+        self._lost_before = 0
+        self.record = np.dtype(
+            [
+                ("at", "u8"),
+                ("cgroup", "u8"),
+                ("latency", "u8"),
+                ("pid", "u4"),
+                ("ppid", "u4"),
+                ("uid", "u4"),
+                ("result", "i4"),
+                ("comm", "S16"),
+                ("detail", f"V{self.detail_bytes}"),
+            ]
+        )
+
+    def defines(self) -> dict[str, int]:
+        """Return the constants that the kernel side needs."""
+        return {}
+
+    def describe(self, record: Any) -> tuple[str, Attributes]:  # noqa: ANN401 - a row of a structured array
+        """Return the detail and the attributes of one record."""
+        raise NotImplementedError
+
+    def start(self, *, live: bool = False) -> None:
+        """Load and attach; without ``live`` a thread takes the records as they come.
+
+        Raises:
+            KernelError: it cannot run here; the message says what is missing.
+        """
+        programs = load(
+            self.source,
+            self.defines(),
+            offsets={**fields.TASK, **self.offsets},
+            sizes={"events": self._ring_bytes},
+            cache=self._cache,
+        )
+        try:
+            self._ring = RingBuffer(programs.maps["events"], self.record)
+            programs.attach()
+        except BaseException:
+            programs.close()
+            raise
+        self._programs = programs
+        if not live:
+            self._thread = threading.Thread(target=self._take, name=f"collect-{self.name}", daemon=True)
+            self._thread.start()
+
+    def poll(self, timeout_s: float) -> NDArray[Any]:
+        """Wait for records and return them; for live tools, which started it with ``live``."""
+        assert self._ring is not None
+        self._ring.wait(timeout_s)
+        return self._ring.read()
+
+    def _take(self) -> None:
+        ring = self._ring
+        assert ring is not None
+        while not self._stop.is_set():
+            if ring.wait(0.5):
+                self._keep()
+                # Many events are taken together: a wake-up for each would cost more than the event.
+                self._stop.wait(_GATHER_S)
+
+    def _keep(self) -> None:
+        """Take what is in the ring."""
+        assert self._ring is not None
+        with self._lock:
+            records = self._ring.read()
+            if not len(records):
+                return
+            self.observe(records)
+            room = MAX_HELD - sum(map(len, self._held))
+            self._overflowed += max(0, len(records) - room)
+            if room > 0:
+                self._held.append(records[:room])
+
+    def observe(self, records: NDArray[Any]) -> None:
+        """Let the resolver look at the processes of new records."""
+        if isinstance(self._workloads, Prefetches):
+            self._workloads.prefetch(np.unique(records["pid"]).tolist())
+
+    def collect(self, start_ns: int, end_ns: int) -> Batch | None:  # noqa: ARG002 - events carry their own times
+        """Return one row for each event since the last call; None when there was none."""
+        if self._programs is None or self._ring is None:
+            return None
+        with self._lock:
+            self._keep()
+            held, self._held = self._held, []
+            overflowed, self._overflowed = self._overflowed, 0
+        lost = overflowed + self.lost()
+        records = np.concatenate(held) if held else np.empty(0, self.record)
+        if not len(records) and not lost:
+            return None
+        return Batch(self.rows(records), len(records), lost)
+
+    def lost(self) -> int:
+        """Return how many events found no room in the kernel since the last call."""
+        assert self._programs is not None
+        total = self._programs.maps["lost"].total() + self._programs.missed()
+        lost, self._lost_before = total - self._lost_before, total
+        return lost
+
+    def rows(self, records: NDArray[Any]) -> pa.RecordBatch:
+        """Return the contract's rows of records."""
+        count = len(records)
+        comms = [text(each) for each in records["comm"]]
+        described = [self.describe(record) for record in records]
+        arrays = {
+            "time_ns": pa.array(records["at"].astype(np.int64) + clock_base_ns(), pa.int64()),
+            **self._workloads.columns(records["pid"].copy(), records["cgroup"].copy(), comms),
+            "kind": pa.array([self.name] * count, pa.string()).dictionary_encode(),
+            "pid": pa.array(records["pid"]),
+            "ppid": pa.array(records["ppid"]),
+            "uid": pa.array(records["uid"]),
+            "comm": pa.array(comms, pa.string()).dictionary_encode(),
+            "result": pa.array(records["result"]),
+            "latency_ns": pa.array(records["latency"]),
+            "detail": pa.array([detail for detail, _ in described], pa.string()),
+            "attributes": pa.array([attributes for _, attributes in described], pa.map_(pa.string(), pa.string())),
+        }
+        return pa.RecordBatch.from_arrays([arrays[each.name].cast(each.type) for each in EVENT], schema=EVENT)
+
+    def stats(self) -> RunStats:
+        """Return what the kernel side has cost since ``start``."""
+        return self._programs.stats() if self._programs else RunStats()
+
+    def memory_bytes(self) -> int:
+        """Return the kernel memory of the maps."""
+        return self._programs.memory_bytes() if self._programs else 0
+
+    def close(self) -> None:
+        """Detach and free."""
+        self._stop.set()
+        if self._thread:
+            self._thread.join()
+            self._thread = None
+        if self._ring:
+            self._ring.close()
+            self._ring = None
+        if self._programs:
+            self._programs.close()
+            self._programs = None
+
+
+def text(raw: bytes) -> str:
+    """Return a C string as text."""
+    return bytes(raw).partition(b"\0")[0].decode(errors="replace")

@@ -1,0 +1,20 @@
+"""Run queue latency: how long threads that could run waited for a CPU, by process.
+
+Measures: woken, new or preempted until running, every one. Not: waits of the idle task; kernel threads are one
+process (kthreadd). Cost: two short programs for a wake-up and switch, see ``docs`` for the measured nanoseconds.
+"""
+
+from __future__ import annotations
+
+from collectors.histograms import HistogramCollector, slots
+
+
+class RunQueueLatency(HistogramCollector):
+    """The ``runqlat`` probe; one operation, ""."""
+
+    name = "runqlat"
+    source = "runqlat.bpf.c"
+
+    def defines(self) -> dict[str, int]:
+        """One slot for each pid."""
+        return {"SLOTS": slots()}
