@@ -7,7 +7,7 @@ Names of tables are unqualified: the session's database is meant.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dashboards.selection import Selection
 from streams.schema.messages import IDENTITY
@@ -62,6 +62,12 @@ class Query:
             literal = str(value) if kind != "String" or str(value).startswith("$") else f"'{value}'"
             sql = sql.replace(f"{{{name}:{kind}}}", literal)
         return sql
+
+
+def hourly(query: Query) -> Query:
+    """Return a query on the samples for their hourly rollup, which knows neither node nor pod but is kept longer."""
+    sql = query.sql.replace("FROM samples ", "FROM samples_1h ")
+    return replace(query, name=f"{query.name}_hourly", sql=sql, labels=ROLLUP)
 
 
 def _bucket_ns(bucket: str) -> str:
@@ -132,10 +138,6 @@ FROM
 ORDER BY node_path"""
 
 FLAMEGRAPH = Query("flamegraph", FLAMEGRAPH_SQL, IDENTITY, typed=True)
-FLAMEGRAPH_LONG = Query(
-    "flamegraph_long", FLAMEGRAPH_SQL.replace("FROM samples", "FROM samples_1h"), ROLLUP, typed=True
-)
-"""The same from the hourly rollup, for times that the samples no longer cover."""
 
 _BY_STACK = """\
     SELECT stack_value, arrayMap(x -> toString(x), @parts@) AS names
@@ -216,12 +218,12 @@ LATENCY = Query(
     f"SELECT probe, operation, service, n AS count, {PERCENTILES}, longest_ns AS max_ns\nFROM (\n"
     f"{merged('probe, operation, service')}\n)\n"
     "ORDER BY total_ns DESC, probe, operation, service LIMIT {n:UInt32}",
-    IDENTITY,
+    (*IDENTITY, "probe", "operation"),
     "window_start",
 )
 EVENTS = Query(
     "events",
     "SELECT kind, service, count() AS count, countIf(result != 0) AS failed, max(time) AS last "
     "FROM events WHERE @where@ GROUP BY kind, service ORDER BY count DESC, kind, service LIMIT {n:UInt32}",
-    IDENTITY,
+    (*IDENTITY, "kind"),
 )

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dashboards import queries
+from dashboards.queries import Query
 from dashboards.selection import Selection
 from dashboards.store import Store
 from streams.schema.errors import UsageError
@@ -32,29 +33,43 @@ class Flamegraph:
 
 
 def types(store: Store, selection: Selection) -> list[dict[str, Any]]:
-    """Return the profile types that were recorded: type, unit, services, nodes, rows, value, first, last."""
-    return store.rows(*queries.TYPES.bound(selection))
+    """Return the profile types that were recorded: type, unit, services, nodes, rows, value, first, last.
+
+    All types when the selection names none. Only of the time that the samples cover.
+    """
+    return store.rows(*replace(queries.TYPES, typed=bool(selection.type)).bound(selection))
 
 
 def whole(store: Store, selection: Selection) -> tuple[int, str]:
     """Return (sum, unit) of a selection."""
-    row = store.rows(*queries.WHOLE.bound(selection))[0]
+    row = store.rows(*_source(queries.WHOLE, selection).bound(selection))[0]
     return int(row["value"]), str(row["unit"])
 
 
+def _source(query: Query, selection: Selection) -> Query:
+    """Return the query for the table that covers the selection: before ``SAMPLES_KEPT`` only whole hours are known."""
+    return queries.hourly(query) if selection.start < datetime.now(UTC) - SAMPLES_KEPT else query
+
+
 def top(store: Store, selection: Selection, n: int = 20, by: str = "function") -> list[dict[str, Any]]:
-    """Return the ``n`` largest by self: name, self, total, shares of the whole (0..1) and the unit.
+    """Return the ``n`` largest by self: self, total, self_share and total_share (0..1 of the whole), unit.
+
+    The name stands under ``by``; for services under ``service`` and ``version``. A recursive function counts once in
+    its total.
 
     Args:
         store: where to read.
         selection: what to read.
         n: how many rows.
         by: function, file, line or service.
+
+    Raises:
+        UsageError: it cannot be grouped so.
     """
     if by not in queries.TOP:
         raise UsageError(f"cannot group by '{by}'; use one of {', '.join(queries.TOP)}")
     total, unit = whole(store, selection)
-    rows = store.rows(*queries.TOP[by].bound(selection, n=n))
+    rows = store.rows(*_source(queries.TOP[by], selection).bound(selection, n=n))
     for row in rows:
         row["self_share"] = row["self"] / total if total else 0.0
         row["total_share"] = row["total"] / total if total else 0.0
@@ -64,9 +79,7 @@ def top(store: Store, selection: Selection, n: int = 20, by: str = "function") -
 
 def flamegraph(store: Store, selection: Selection, min_share: float = queries.MIN_SHARE) -> Flamegraph:
     """Return a selection's flame graph; nodes under ``min_share`` of the whole stand in ``(other)``, sums are exact."""
-    long_ago = selection.start < datetime.now(UTC) - SAMPLES_KEPT
-    query = queries.FLAMEGRAPH_LONG if long_ago else queries.FLAMEGRAPH
-    rows = store.rows(*query.bound(selection, min_share=min_share))
+    rows = store.rows(*_source(queries.FLAMEGRAPH, selection).bound(selection, min_share=min_share))
     return Flamegraph(
         unit=whole(store, selection)[1] or "nanoseconds",
         level=[int(row["level"]) for row in rows],
@@ -91,7 +104,7 @@ def events(store: Store, selection: Selection, n: int = 50) -> list[dict[str, An
 
 def what_exists(store: Store, selection: Selection) -> str:
     """Return one line that says what the store holds instead, for an answer that is empty."""
-    services = store.rows(*queries.SERVICES.bound(replace(selection, matches=()), n=8))
+    services = store.rows(*_source(queries.SERVICES, selection).bound(replace(selection, matches=()), n=8))
     if services:
         listed = "; ".join(
             f"{row['service'] or '(no name)'} [{', '.join(sorted(row['types']))}]"
@@ -100,7 +113,7 @@ def what_exists(store: Store, selection: Selection) -> str:
         )
         return f"in that time there is: {listed}"
     ever = datetime(2000, 1, 1, tzinfo=UTC)
-    recorded = types(store, Selection(ever, datetime.now(UTC) + timedelta(days=1)))
+    recorded = types(store, Selection(ever, datetime.now(UTC) + timedelta(days=1), type=""))
     if not recorded:
         return "the store holds no profiles yet; is the agent running?"
     first, last = min(row["first"] for row in recorded), max(row["last"] for row in recorded)

@@ -7,7 +7,8 @@ RE2 and match the whole value, as in PromQL. Labels are the identity columns and
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
@@ -22,6 +23,7 @@ _CONDITIONS = {
     "=~": "match({label}, {{{name}:String}})",
     "!~": "NOT match({label}, {{{name}:String}})",
 }
+_BEYOND_RE2 = re.compile(r"(\\[1-9]|\(\?(?:<?[=!]|[>(]|P=))|\\.", re.DOTALL)
 _MAX_LENGTH = 4096
 
 
@@ -36,7 +38,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What to read: a profile type, conditions on the identity, and a time range [start, end) in UTC."""
+    """What to read: a profile type ("" for what has none), conditions, and a time range [start, end) in UTC."""
 
     start: datetime
     end: datetime
@@ -45,7 +47,13 @@ class Selection:
 
     def __str__(self) -> str:
         inside = ", ".join(f'{m.label}{m.operator}"{m.value}"' for m in self.matches)
-        return f"{self.type}{{{inside}}} from {self.start:%Y-%m-%d %H:%M:%S} to {self.end:%Y-%m-%d %H:%M:%S} UTC"
+        what = f"{self.type}{{{inside}}}" if inside else self.type or "anything"
+        return f"{what} from {self.start:%Y-%m-%d %H:%M:%S} to {self.end:%Y-%m-%d %H:%M:%S} UTC"
+
+    def also(self, **labels: str | None) -> Selection:
+        """Return the selection with one more equality for each label that is not None."""
+        more = tuple(Match(label, "=", value) for label, value in labels.items() if value is not None)
+        return replace(self, matches=self.matches + more)
 
     def where(self, labels: tuple[str, ...], time: str = "time", typed: bool = True) -> tuple[str, dict[str, object]]:
         """Return (condition, parameters) for a table that has these label columns and this time column.
@@ -137,12 +145,22 @@ class _Parser:
         start = self._at
         value = self._string()
         if "~" in operator:
-            try:
-                re.compile(value)
-            except re.error as error:
-                self._at = start + 1 + min(error.pos or 0, len(value))
-                self._fail(f"not a regular expression: {error.msg}")
+            self._expression(value, start + 1)
         return Match(found[0], operator, value)
+
+    def _expression(self, value: str, start: int) -> None:
+        """Refuse what is no regular expression, and what RE2 does not know, at its character."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what may mean something else in a later Python
+                re.compile(value)
+        except re.error as error:
+            self._at = start + min(error.pos or 0, len(value))
+            self._fail(f"not a regular expression: {error.msg}")
+        for found in _BEYOND_RE2.finditer(value):
+            if found[1]:
+                self._at = start + found.start()
+                self._fail("not a regular expression of RE2, which has no look-around and no back-references")
 
     def _string(self) -> str:
         quote = self._peek()
@@ -180,7 +198,7 @@ def duration(text: str) -> timedelta:
     Raises:
         UsageError: it is none.
     """
-    if not re.fullmatch(r"(\d{1,9}[smhdw])+", text):
+    if not re.fullmatch(r"([0-9]{1,9}[smhdw])+", text):
         raise UsageError(f"'{text}' is not a duration; write for example 90s, 15m, 6h, 2d or 1h30m")
     seconds = sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+)([smhdw])", text))
     if not 0 < seconds <= 10 * 366 * 86400:
@@ -232,5 +250,4 @@ def make(
     unknown = sorted(set(labels) - set(IDENTITY))
     if unknown:
         raise UsageError(f"unknown label '{unknown[0]}'; known: {', '.join(IDENTITY)}")
-    matches = tuple(Match(label, "=", value) for label, value in labels.items() if value is not None)
-    return Selection(begin, until, type, (parse_matcher(matcher) if matcher else ()) + matches)
+    return Selection(begin, until, type, parse_matcher(matcher) if matcher else ()).also(**labels)

@@ -6,7 +6,9 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +17,8 @@ import click
 _TIMES = (("h", 3600e9), ("min", 60e9), ("s", 1e9), ("ms", 1e6), ("µs", 1e3), ("ns", 1.0))
 _BYTES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _COUNTS = ("", " k", " M", " G", " T")
+ALL_SHOWN = 0.9995
+PATIENCE_S = 1.0
 
 
 def human(value: float, unit: str) -> str:
@@ -38,6 +42,94 @@ def _three(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
 
 
+def types(rows: Sequence[Mapping[str, Any]], *, err: bool = False) -> None:
+    """Write what ``reading.types`` returned as a table; all writers: to standard error with ``err``."""
+    write_table(
+        [
+            {
+                "type": row["type"],
+                "unit": row["unit"],
+                "services": str(row["services"]),
+                "nodes": str(row["nodes"]),
+                "sum": human(row["value"], row["unit"]),
+                "last": f"{row['last']:%Y-%m-%d %H:%M:%S}",
+            }
+            for row in rows
+        ],
+        right=("services", "nodes", "sum"),
+        err=err,
+    )
+
+
+def top(rows: Sequence[Mapping[str, Any]], by: str = "function", *, err: bool = False) -> None:
+    """Write what ``reading.top`` returned, and how much of the whole it is."""
+    names = [by] if by != "service" else ["service", "version"]
+    write_table(
+        [
+            {name: row[name] for name in names}
+            | {
+                "self": human(row["self"], row["unit"]),
+                "self %": f"{row['self_share']:.1%}",
+                "total": human(row["total"], row["unit"]),
+                "total %": f"{row['total_share']:.1%}",
+            }
+            for row in rows
+        ],
+        right=("self", "self %", "total", "total %"),
+        err=err,
+    )
+    shown = sum(row["self_share"] for row in rows)
+    if shown < ALL_SHOWN:
+        click.secho(f"these {len(rows)} hold {shown:.1%} of the whole; -n shows more", dim=True, err=err)
+
+
+def latency(rows: Sequence[Mapping[str, Any]], *, err: bool = False) -> None:
+    """Write what ``reading.latency`` returned."""
+    times = ("p50_ns", "p90_ns", "p99_ns", "max_ns")
+    write_table(
+        [
+            {"probe": row["probe"], "operation": row["operation"], "service": row["service"]}
+            | {"count": f"{row['count']:,}"}
+            | {name.removesuffix("_ns"): human(row[name], "nanoseconds") for name in times}
+            for row in rows
+        ],
+        right=("count", "p50", "p90", "p99", "max"),
+        err=err,
+    )
+
+
+def events(rows: Sequence[Mapping[str, Any]], *, err: bool = False) -> None:
+    """Write what ``reading.events`` returned."""
+    write_table(
+        [
+            {"kind": row["kind"], "service": row["service"], "count": f"{row['count']:,}"}
+            | {"failed": f"{row['failed']:,}", "last": f"{row['last']:%Y-%m-%d %H:%M:%S}"}
+            for row in rows
+        ],
+        right=("count", "failed"),
+        err=err,
+    )
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Show on a terminal what is waited for, once it takes longer than a second."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    status = Console(stderr=True).status(text)
+    timer = threading.Timer(PATIENCE_S, status.start)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        status.stop()
+
+
 def write_json(rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a list of objects to standard output."""
     click.echo(json.dumps(rows, indent=1, default=_plain, ensure_ascii=False))
@@ -49,14 +141,14 @@ def _plain(value: object) -> object:
     return str(value)
 
 
-def write_table(rows: Sequence[Mapping[str, str]], right: Sequence[str] = ()) -> None:
+def write_table(rows: Sequence[Mapping[str, str]], right: Sequence[str] = (), *, err: bool = False) -> None:
     """Write a table; the widest left-aligned column is cut with an ellipsis when the terminal is too narrow."""
     if not rows:
         return
     columns = list(rows[0])
     cells = [[_clean(str(row[c])) for c in columns] for row in rows]
     widths = [max(len(c), *(len(line[i]) for line in cells)) for i, c in enumerate(columns)]
-    room = shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else 10_000
+    room = shutil.get_terminal_size((100, 24)).columns if (sys.stderr if err else sys.stdout).isatty() else 10_000
     excess = sum(widths) + 2 * (len(widths) - 1) - room
     while excess > 0:
         widest = max(range(len(columns)), key=lambda i: (columns[i] not in right, widths[i]))
@@ -70,7 +162,7 @@ def write_table(rows: Sequence[Mapping[str, str]], right: Sequence[str] = ()) ->
             _cut(cell, width).rjust(width) if column in right else _cut(cell, width).ljust(width)
             for cell, width, column in zip(line, widths, columns, strict=True)
         ).rstrip()
-        click.secho(text, bold=number == 0)
+        click.secho(text, bold=number == 0, err=err)
 
 
 def _cut(text: str, width: int) -> str:

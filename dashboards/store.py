@@ -7,13 +7,16 @@ import re
 import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from runtime import settings, workdir
 from runtime.settings import ClickHouseSettings
+from sinks.tables import DATABASE
 from streams.schema.errors import PerfstreamError, SettingsError, StoreRejectedError, StoreUnavailableError
 
 CONNECT_TIMEOUT_S = 5
 QUERY_TIMEOUT_S = 120
+_NO_TABLES = re.compile(r"\bCode: (?:60|81)\b")  # unknown table, unknown database
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +53,19 @@ def connect(dsn: str = "") -> Store:
         configured = replace(configured, dsn=dsn)
     elif "PERFSTREAM_CLICKHOUSE_DSN" not in os.environ and configured.dsn == ClickHouseSettings().dsn:
         configured = replace(configured, dsn=workdir.read().clickhouse)
-    options = {"connect_timeout": CONNECT_TIMEOUT_S, "send_receive_timeout": QUERY_TIMEOUT_S}
+    options: dict[str, Any] = {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "send_receive_timeout": QUERY_TIMEOUT_S,
+        "autogenerate_session_id": False,
+    }
     if "://" not in configured.dsn:
         raise SettingsError(f"'{_shown(configured.dsn)}' is not a DSN; write http://HOST:8123/perfstream")
     if "@" in configured.dsn.split("://", 1)[1]:  # the DSN's own user wins over the default one
         given = {k: v for k, v in configured.client_options().items() if k not in ("username", "password")}
     else:
         given = configured.client_options()
+    if not urlsplit(configured.dsn).path.strip("/"):
+        options["database"] = DATABASE
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -85,6 +94,10 @@ def _translated(error: Exception) -> Exception:
     # The driver raises OperationalError for what it could not send, DatabaseError for what the server refused.
     if isinstance(error, (OSError, theirs.OperationalError)) and "Code:" not in text:
         return StoreUnavailableError(f"ClickHouse did not answer: {text[:300]}")
+    if _NO_TABLES.search(text):
+        found = re.search(r"DB::Exception: ([^.]*)", text)
+        what = f" ({found[1].strip()})" if found else ""
+        return StoreRejectedError(f"perfstream's tables are not in this database{what}; run 'perfstream migrate'")
     if isinstance(error, theirs.Error):
         return StoreRejectedError(f"ClickHouse refused the query: {text[:600]}")
     return error

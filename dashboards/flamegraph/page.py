@@ -5,10 +5,28 @@ from __future__ import annotations
 import html
 import json
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from streams.schema.errors import PerfstreamError
 
 if TYPE_CHECKING:
     from dashboards.reading import Flamegraph
+
+
+def write(path: Path, graph: Flamegraph, title: str, subtitle: str = "") -> int:
+    """Write the page to a file, with the folders that it needs; returns its bytes.
+
+    Raises:
+        PerfstreamError: it cannot be written.
+    """
+    text = render(graph, title, subtitle).encode()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text)
+    except OSError as error:
+        raise PerfstreamError(f"cannot write {path}: {error.strerror}; choose another file with -o") from error
+    return len(text)
 
 
 def render(graph: Flamegraph, title: str, subtitle: str = "") -> str:
