@@ -23,7 +23,7 @@ class Metrics:
             p + "replayed_batches", "Batches read again after an intent was found", registry=registry
         )
         self.rebalances = Counter(p + "rebalances", "Assignments of partitions", registry=registry)
-        self.lag = Gauge(p + "lag_records", "Records not stored yet", ["topic", "partition"], registry=registry)
+        self.lag = Gauge(p + "lag_messages", "Messages not stored yet", ["topic", "partition"], registry=registry)
         self.waiting = Gauge(p + "waiting_bytes", "Compressed bytes waiting in memory", registry=registry)
         self.freshness = Histogram(
             p + "freshness_seconds",

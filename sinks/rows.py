@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from streams.schema import clocks, codec
 from streams.schema.errors import CorruptRecordError
 from streams.schema.messages import TEXT, Interval
+from streams.schema.topics import schema_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,7 +52,7 @@ def decode(
     Raises:
         SchemaError: the record does not keep the contract.
     """
-    schema, interval, batch = codec.decode(headers, value)
+    schema, interval, batch = codec.decode(headers, value, schema_of(topic))
     clamped = 0
     column = "window_start_ns"
     if "time_ns" in batch.schema.names:

@@ -91,7 +91,6 @@ class Writer:
                 self._known.stored(ids)
         for schema, messages in decoded.messages.items():
             for name, build in TABLES[schema]:
-                # One topic holds one schema; should it hold more, the schema keeps their tokens apart.
                 step = f"{name}/{schema}"
                 if step in batch.stored:
                     continue

@@ -7,9 +7,10 @@ import binascii
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from sinks.embedded.errors import QueryError
-from sinks.embedded.settings import Options
+from sinks.embedded.settings import LOOPBACK, Options
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,12 @@ def authenticate(options: Options, headers: Mapping[str, str], parameters: Mappi
     """Return the user of a request: ``X-ClickHouse-User``/``-Key``, then basic authentication, then URL parameters.
 
     Raises:
-        QueryError: 516 for a wrong name or password; 194 when none was given but one is wanted.
+        QueryError: 516 for a wrong name or password; 194 when none was given but one is wanted; 497 for a web page from
+            elsewhere, which a browser on this machine would otherwise let in.
     """
+    origin = headers.get("Origin")
+    if origin and not options.password and _host(origin) not in LOOPBACK:
+        raise QueryError.of(497, "ACCESS_DENIED", "Web pages from elsewhere are let in with a password only")
     name, password, given = _credentials(options, headers, parameters)
     if options.reader_username and hmac.compare_digest(name.encode(), options.reader_username.encode()):
         wanted, user = options.reader_password.reveal(), User(name, reader=True)
@@ -49,8 +54,21 @@ def _refused(name: str) -> QueryError:
     )
 
 
+def _host(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).hostname
+    except ValueError:
+        return None
+
+
+def _header(headers: Mapping[str, str], name: str) -> str | None:
+    """Return a header as the UTF-8 that clients send; the standard library reads headers as Latin-1."""
+    value = headers.get(name)
+    return value if value is None else value.encode("latin-1", "replace").decode("utf-8", "replace")
+
+
 def _credentials(options: Options, headers: Mapping[str, str], parameters: Mapping[str, str]) -> tuple[str, str, bool]:
-    user, key = headers.get("X-ClickHouse-User"), headers.get("X-ClickHouse-Key")
+    user, key = _header(headers, "X-ClickHouse-User"), _header(headers, "X-ClickHouse-Key")
     if user is not None or key is not None:
         return user or options.username, key or "", key is not None
     authorization = headers.get("Authorization")

@@ -18,21 +18,21 @@ _HEADER = struct.Struct("<BII")
 _CHECKED = 16
 _LZ4, _ZSTD, _NONE = 0x82, 0x90, 0x02
 _MAX_BLOCK = 128 << 20
+_CODECS = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "gzip", "br": "brotli", "lz4": "lz4", "zstd": "zstd"}
+"""Request encodings and Arrow's names for them (its gzip reads zlib's format as well)."""
+_ENCODINGS = ("lz4", "zstd", "gzip", "deflate")
+"""Response encodings, the cheapest first."""
 BLOCK = 1 << 20
-
-
-def encodings() -> tuple[str, ...]:
-    """Return the response encodings, the cheapest first."""
-    return ("lz4", "zstd", "gzip", "deflate")
 
 
 def choose(accepted: str) -> str:
     """Return the response encoding for an ``Accept-Encoding`` header; "" for none."""
-    names = {}
-    for part in accepted.lower().split(","):
-        name, _, quality = part.strip().partition(";")
-        names[name.strip()] = quality.strip() != "q=0"
-    return next((name for name in encodings() if names.get(name)), "")
+    names = set()
+    for part in accepted.lower().replace(" ", "").split(","):
+        name, _, quality = part.partition(";q=")
+        if quality.strip("0.") or not quality:
+            names.add(name)
+    return next((name for name in _ENCODINGS if name in names), "")
 
 
 class Encoder:
@@ -82,60 +82,44 @@ def decoded(name: str, chunks: Iterable[bytes], limit: int) -> Iterator[bytes]:
 
 
 def _decode(name: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    import pyarrow as pa
+
     try:
-        if name in ("gzip", "x-gzip", "deflate"):
-            yield from _inflate(chunks, 15 if name == "deflate" else 31)
-        elif name in ("lz4", "zstd"):
-            yield from _frames(name, chunks)
-        else:
-            raise QueryError.of(89, "UNKNOWN_COMPRESSION_METHOD", f"Unknown content encoding {name[:32]}")
-    except (zlib.error, RuntimeError, EOFError, ValueError) as error:
+        stream = pa.CompressedInputStream(pa.PythonFile(_Reader(chunks), mode="r"), _CODECS[name])
+        # Each step is bounded, however far the data expand; a stream that is cut is an error.
+        while part := stream.read(BLOCK):
+            yield part
+    except KeyError:
+        raise QueryError.of(89, "UNKNOWN_COMPRESSION_METHOD", f"Unknown content encoding {name[:32]}") from None
+    except (ConnectionError, TimeoutError):
+        raise
+    except OSError as error:
         raise QueryError.of(271, "CANNOT_DECOMPRESS", f"Cannot decompress the body: {error}") from None
 
 
-def _inflate(chunks: Iterable[bytes], bits: int) -> Iterator[bytes]:
-    stream = zlib.decompressobj(bits)
-    for chunk in chunks:
-        data = chunk
-        while data:
-            yield stream.decompress(data, BLOCK)
-            data = stream.unconsumed_tail
-            if stream.eof and stream.unused_data:
-                # The next member of a file of several.
-                data, stream = stream.unused_data, zlib.decompressobj(bits)
-    yield stream.flush()
-    if not stream.eof:
-        raise EOFError("it ends too early")
+class _Reader:
+    """The chunks as a file, as Arrow wants its input."""
 
+    closed = False
 
-def _frames(name: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    if name == "lz4":
-        import lz4.frame
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._waiting = memoryview(b"")
 
-        new: Callable[[], Any] = lz4.frame.LZ4FrameDecompressor
-    else:
-        from zstandard.backend_c import ZstdDecompressor
+    def readable(self) -> bool:
+        return True
 
-        def new() -> Any:  # noqa: ANN401
-            return ZstdDecompressor().decompressobj()
+    def read(self, size: int) -> bytes:
+        while not self._waiting:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return b""
+            self._waiting = memoryview(chunk)
+        part, self._waiting = self._waiting[:size], self._waiting[size:]
+        return bytes(part)
 
-    stream = new()
-    for chunk in chunks:
-        data = chunk
-        while data:
-            if name == "lz4":
-                yield stream.decompress(data, BLOCK)
-                while not stream.needs_input and not stream.eof:
-                    yield stream.decompress(b"", BLOCK)
-            else:
-                # A zstd block expands to 128 KiB at most; feeding little keeps one step bounded.
-                for at in range(0, len(data), 1 << 14):
-                    yield stream.decompress(data[at : at + (1 << 14)])
-            data = b""
-            if stream.eof:
-                data, stream = stream.unused_data or b"", new()
-    if name == "lz4" and stream.needs_input is False and not stream.eof:
-        raise EOFError("it ends too early")
+    def close(self) -> None:
+        self.closed = True
 
 
 def framed(chunks: Iterable[Any], method: str, level: int) -> Iterator[bytes]:

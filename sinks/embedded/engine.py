@@ -7,9 +7,10 @@ import re
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +47,14 @@ class Connection:
         Raises:
             QueryError: the engine refused it, or it failed.
         """
-        if not _FORMAT.match(output):
-            raise QueryError.of(73, "UNKNOWN_FORMAT", f"Unknown format {output[:64]}")
         try:
             return self._raw.query(text, output, params=dict(params or {}))
         except RuntimeError as error:
             raise QueryError.from_engine(error) from None
 
-    def text(self, text: str) -> str:
+    def text(self, text: str, params: Mapping[str, str] | None = None) -> str:
         """Run a statement and return its result as text (tab separated)."""
-        return bytes(self.execute(text).bytes()).decode()
+        return bytes(self.execute(text, params=params).bytes()).decode()
 
     def set(self, settings: Mapping[str, str]) -> None:
         """Apply settings to this connection.
@@ -78,14 +77,12 @@ class Connection:
         """
         self.execute("USE " + identifier(database))
 
-    def stream(self, text: str, output: str, params: Mapping[str, str], stats: Stats) -> Iterator[memoryview | bytes]:
+    def stream(self, text: str, output: str, params: Mapping[str, str], stats: Stats) -> Generator[Any, None, None]:
         """Yield the result of a SELECT part by part (about 65,000 rows each) while the engine works on it.
 
         Ending the iteration early ends the statement.
         """
         raw = self._raw
-        if not _FORMAT.match(output):
-            raise QueryError.of(73, "UNKNOWN_FORMAT", f"Unknown format {output[:64]}")
         handle = None
         try:
             handle = raw.send_query(text, output, params=dict(params))
@@ -113,11 +110,9 @@ class Connection:
 
         An error of the engine or of the chunks' source ends the statement without its last block.
         """
-        if not _FORMAT.match(data_format):
-            raise QueryError.of(73, "UNKNOWN_FORMAT", f"Unknown format {data_format[:64]}")
         raw = self._raw
         try:
-            handle = raw.send_insert(text, data_format)
+            handle = raw.send_insert(text, checked_format(data_format))
         except RuntimeError as error:
             raise QueryError.from_engine(error) from None
         done = False
@@ -145,13 +140,7 @@ class Engine:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self.path = options.path.resolve()
-        if any(sign in str(self.path) for sign in "?&"):
-            raise SettingsError(f"the store's path must not contain '?' or '&': {self.path}")
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SettingsError(f"cannot create the store's directory {self.path}: {error.strerror}") from error
+        self.path = options.directory()
         self.memory_bytes = int(_machine_memory() * options.memory_ratio)
         self.defaults = self._defaults()
         self._connect_string = f"{self.path}?" + "&".join(f"{key}={value}" for key, value in self.defaults.items())
@@ -233,6 +222,17 @@ class Engine:
                 self._base.close()
 
 
+def checked_format(name: str) -> str:
+    """Return the name of a format.
+
+    Raises:
+        QueryError: 73, it cannot be one.
+    """
+    if not _FORMAT.match(name):
+        raise QueryError.of(73, "UNKNOWN_FORMAT", f"Unknown format {name[:64]}")
+    return name
+
+
 def quote(value: str) -> str:
     """Return a string literal."""
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
@@ -252,7 +252,7 @@ def _machine_memory() -> int:
 
 def _load() -> Any:  # noqa: ANN401
     try:
-        from chdb import _chdb
+        # The extension itself: the package's own API has neither streamed inserts nor many connections to one path.
+        return import_module("chdb._chdb").connect
     except ImportError as error:
         raise SettingsError("the embedded store needs chdb: pip install 'perfstream[store]'") from error
-    return _chdb.connect

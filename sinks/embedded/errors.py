@@ -17,7 +17,7 @@ _NOT_FOUND = frozenset({46, 47, 50, 56, 60, 63, 73, 78, 81, 115, 152, 336, 511})
 _FORBIDDEN = frozenset({192, 193, 497, 512, 516})
 _OTHER = {194: 401, 229: 413, 48: 501, 209: 503, 76: 503, 439: 503, 202: 503, 381: 411, 159: 408, 719: 415}
 
-_CODE = re.compile(r"^(?:Failed to create connection: )?(?:Code: (\d+)\. DB::Exception: )+")
+_CODE = re.compile(r"^(?:Failed to create connection: )?(?:Code: (\d+)\. DB::\w*Exception: )+")
 
 
 class QueryError(StoreRejectedError):

@@ -6,14 +6,13 @@ import threading
 import time
 from pathlib import Path
 
-from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.process_collector import ProcessCollector
 
 from runtime.observe import Health
 from sinks.embedded.engine import Engine
 from sinks.embedded.errors import QueryError
 
-del GC_COLLECTOR, PLATFORM_COLLECTOR
 _BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 
@@ -67,7 +66,11 @@ class Checks(threading.Thread):
 
     def check(self) -> None:
         """Check once."""
-        free = self._engine.free_bytes()
+        try:
+            free = self._engine.free_bytes()
+        except OSError as error:
+            self._health.ill("disk", f"{self._path}: {error.strerror}")
+            return
         self._metrics.free.set(free)
         if free < self._minimum_free:
             self._health.ill("disk", f"{free >> 20} MiB free at {self._path}, {self._minimum_free >> 20} MiB wanted")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import time
@@ -10,6 +11,7 @@ import time
 from runtime.observe import Health, serve
 from sinks.embedded.engine import Engine
 from sinks.embedded.metrics import Checks, Metrics
+from sinks.embedded.sandbox import confine
 from sinks.embedded.server import Server
 from sinks.embedded.settings import StoreSettings
 
@@ -28,6 +30,13 @@ def run(settings: StoreSettings) -> None:
     options = settings.store
     options.check()
     began = time.monotonic()
+    # Before the engine has started its threads: it holds for those that come after.
+    directory = options.directory()
+    (directory / "tmp").mkdir(exist_ok=True)
+    os.environ["TMPDIR"] = str(directory / "tmp")
+    confined = confine(directory)
+    if not confined:
+        _LOG.warning("this kernel cannot confine the store (Landlock, Linux 5.19): SQL reaches every file it may open")
     engine = Engine(options)
     stop = threading.Event()
     # After the engine has started: it installs handlers of its own.
@@ -49,7 +58,7 @@ def run(settings: StoreSettings) -> None:
         "listening",
         extra={
             "address": f"http://{options.host}:{server.port}", "path": str(engine.path), "metrics_port": observe_port,
-            "engine": engine.version, "started_in_s": round(time.monotonic() - began, 2),
+            "engine": engine.version, "confined": confined, "started_in_s": round(time.monotonic() - began, 2),
         },
     )  # fmt: skip
     while not stop.wait(1.0):

@@ -7,14 +7,20 @@ from dataclasses import dataclass, field
 from itertools import chain
 from urllib.parse import parse_qsl, urlsplit
 
+from sinks.embedded.engine import checked_format
 from sinks.embedded.errors import QueryError
 from sinks.embedded.settings import Options
 from sinks.embedded.statement import Statement, analyse
 
 _HEAD = 256 << 10
-_OWN = frozenset(
-    ["query", "database", "default_format", "user", "password", "quota_key", "query_id", "session_id", "session_timeout", "session_check", "session_timezone_from_client", "compress", "decompress", "buffer_size", "wait_end_of_query", "stacktrace", "client_protocol_version", "close_session", "role", "enable_http_compression", "http_zlib_compression_level", "network_compression_method", "network_zstd_compression_level", "send_progress_in_http_headers", "http_headers_progress_interval_ms", "http_wait_end_of_query", "http_response_buffer_size", "add_http_cors_header"]
-)
+_OWN = frozenset((
+    "query", "database", "default_format", "user", "password", "quota_key", "query_id", "session_id", "session_timeout",
+    "session_check", "session_timezone_from_client", "close_session", "role", "compress", "decompress", "buffer_size",
+    "wait_end_of_query", "stacktrace", "client_protocol_version", "enable_http_compression",
+    "http_zlib_compression_level", "network_compression_method", "network_zstd_compression_level",
+    "send_progress_in_http_headers", "http_headers_progress_interval_ms", "http_wait_end_of_query",
+    "http_response_buffer_size", "add_http_cors_header",
+))  # fmt: skip
 """Parameters that the HTTP interface itself acts on, or takes without effect here; every other one is a setting."""
 
 
@@ -56,7 +62,7 @@ def read(
     """Take a request apart.
 
     Raises:
-        QueryError: the statement is empty or too large.
+        QueryError: the statement is empty or too large, or the format is no name.
     """
     statement, rest = _statement(parameters.get("query", "").encode(), body, options.max_query_bytes)
     output = (
@@ -70,7 +76,7 @@ def read(
         settings={k: v for k, v in parameters.items() if k not in _OWN and not k.startswith("param_")},
         params={k[6:]: v for k, v in parameters.items() if k.startswith("param_")},
         database=headers.get("X-ClickHouse-Database") or parameters.get("database", ""),
-        output=output,
+        output=checked_format(output),
         readonly=method == "GET",
         body=rest,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from sinks.embedded.access import User
@@ -15,7 +15,7 @@ from sinks.embedded.limits import Slots, Watch
 from sinks.embedded.metrics import Metrics
 from sinks.embedded.native import revised
 from sinks.embedded.request import Request
-from sinks.embedded.sessions import Session, Sessions, remember, restore
+from sinks.embedded.sessions import Session, Sessions, current_database, remember, restore
 from sinks.embedded.settings import Options
 from sinks.embedded.statement import STREAMED
 
@@ -73,11 +73,8 @@ class Service:
         text = statement.text.decode("utf-8", "surrogateescape")
         stats = Stats()
         if statement.kind == "select" and self._streams(request):
-            chunks: Iterator[Any] = connection.stream(text, request.output, request.params, stats)
-            with ExitStack() as stack:
-                stack.callback(chunks.close)  # type: ignore[attr-defined]
-                shown = self._revise(request, chunks)
-                send(shown, stats)
+            with closing(connection.stream(text, request.output, request.params, stats)) as chunks:
+                send(self._revise(request, chunks), stats)
             self._metrics.read_rows.inc(stats.read_rows)
             return
         result = connection.execute(text, request.output, request.params)
@@ -155,17 +152,15 @@ class Service:
         if request.readonly or user.reader:
             # Read-only cannot be lifted again from a connection.
             raise QueryError.of(164, "READONLY", "A session that holds state cannot be used read-only; use POST")
-        names = dict(request.settings)
-        if request.statement.kind == "set":
-            names = {}
-        before = remember(connection, names)
+        # What a SET changes is there to stay.
+        before = remember(connection, () if request.statement.kind == "set" else request.settings)
         try:
             self._prepare(connection, request, user)
             yield connection
         finally:
             try:
                 if request.statement.stateful and request.statement.kind != "set":
-                    before = (_database(connection), before[1], before[2])
+                    before = (current_database(connection), *before[1:])
                 restore(connection, before)
             except QueryError:
                 session.connection = None
@@ -195,9 +190,3 @@ def _capped(asked: str, limit: float) -> str:
     except ValueError:
         value = 0.0
     return f"{min(value, limit) if value > 0 else limit:.17g}"
-
-
-def _database(connection: Connection) -> str:
-    from sinks.embedded.sessions import _plain
-
-    return _plain(connection.text("SELECT currentDatabase()").rstrip("\n"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from sinks.embedded.engine import Connection, Engine, quote
@@ -98,13 +98,18 @@ class Sessions:
                 session.connection.close()
 
 
-def remember(connection: Connection, names: Mapping[str, str]) -> tuple[str, dict[str, str], list[str]]:
+def current_database(connection: Connection) -> str:
+    """Return the name of the database that a connection uses."""
+    return _plain(connection.text("SELECT currentDatabase()").rstrip("\n"))
+
+
+def remember(connection: Connection, names: Iterable[str]) -> tuple[str, dict[str, str], list[str]]:
     """Return (database, {setting: value now}, settings at their default), to undo one request's settings later."""
-    database = _plain(connection.text("SELECT currentDatabase()").rstrip("\n"))
-    if not names:
-        return database, {}, []
-    listed = ", ".join(quote(name) for name in names)
-    rows = connection.text(f"SELECT name, value, changed FROM system.settings WHERE name IN ({listed})")
+    database = current_database(connection)
+    listed = "[" + ", ".join(quote(name) for name in names) + "]"
+    rows = connection.text(
+        "SELECT name, value, changed FROM system.settings WHERE has({names:Array(String)}, name)", {"names": listed}
+    )
     values: dict[str, str] = {}
     defaults: list[str] = []
     for line in rows.splitlines():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from runtime.settings import HttpSettings, Secret
 from streams.schema.errors import SettingsError
@@ -66,6 +67,25 @@ class Options:
                 raise SettingsError(f"store.{name} must be at least 1")
         if not 0 < self.memory_ratio <= 1:
             raise SettingsError("store.memory_ratio must be above 0 and at most 1")
+
+    def directory(self) -> Path:
+        """Return the absolute path of the data; the directory is made when there is none.
+
+        Raises:
+            SettingsError: it cannot be made or written to.
+        """
+        path = self.path.resolve()
+        if any(sign in str(path) for sign in "?&"):
+            raise SettingsError(f"the store's path must not contain '?' or '&': {path}")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=path):
+                pass
+        except OSError as error:
+            raise SettingsError(
+                f"cannot write to the store's directory {path}: {error.strerror}; choose another --path"
+            ) from error
+        return path
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,19 +6,25 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from sinks.embedded.errors import QueryError
+
 _TOKEN = re.compile(
-    rb"(?P<space>\s+|--[^\n]*|#[ !][^\n]*|/\*.*?\*/)"
-    rb"|(?P<quoted>'(?:[^'\\]|\\.|'')*'|`(?:[^`\\]|\\.|``)*`|\"(?:[^\"\\]|\\.|\"\")*\")"
+    rb"(?P<space>\s+|--[^\n]*|#[ !][^\n]*|/\*.*?(?:\*/|\Z))"
+    # What is never closed goes on to the end: every byte is looked at once, whatever is sent.
+    rb"|(?P<quoted>'(?:[^'\\]++|\\.|'')*+\\?(?:'|\Z)|`(?:[^`\\]++|\\.|``)*+\\?(?:`|\Z)"
+    rb"|\"(?:[^\"\\]++|\\.|\"\")*+\\?(?:\"|\Z))"
     rb"|(?P<word>[A-Za-z_][A-Za-z0-9_]*)|(?P<number>\d[\w.]*)|(?P<sign>.)",
     re.DOTALL,
 )
 _READS = frozenset({b"SELECT", b"WITH", b"FROM", b"("})
 _STATEFUL = frozenset({b"SET", b"USE"})
 
-STREAMED = frozenset(
-    name.lower()
-    for name in ["Native", "RowBinary", "RowBinaryWithNames", "RowBinaryWithNamesAndTypes", "TabSeparated", "TabSeparatedRaw", "TabSeparatedWithNames", "TabSeparatedWithNamesAndTypes", "TSV", "TSVRaw", "TSVWithNames", "TSVWithNamesAndTypes", "CSV", "CSVWithNames", "CSVWithNamesAndTypes", "JSONEachRow", "JSONLines", "NDJSON", "JSONCompactEachRow", "ArrowStream", "LineAsString"]
-)
+STREAMED = frozenset((
+    "native", "rowbinary", "rowbinarywithnames", "rowbinarywithnamesandtypes", "tabseparated", "tabseparatedraw",
+    "tabseparatedwithnames", "tabseparatedwithnamesandtypes", "tsv", "tsvraw", "tsvwithnames", "tsvwithnamesandtypes",
+    "csv", "csvwithnames", "csvwithnamesandtypes", "jsoneachrow", "jsonlines", "ndjson", "jsoncompacteachrow",
+    "arrowstream", "lineasstring",
+))  # fmt: skip
 """Formats whose parts can be sent as they come. The engine's stream ends every part of other formats (JSON: a wrong
 ``rows``; Arrow, Parquet) as if it were the whole, so they are built whole."""
 
@@ -49,6 +55,9 @@ def analyse(query: bytes, *, whole: bool = True) -> Statement | None:
 
     Returns:
         The statement; None when the head does not yet tell where the data of an INSERT begin.
+
+    Raises:
+        QueryError: it would read or write a file of the machine that the server runs on.
     """
     tokens = _tokens(query)
     first = next(tokens, None)
@@ -95,7 +104,9 @@ def _insert(query: bytes, tokens: Iterator[tuple[bytes, int, int]], whole: bool)
             return Statement("insert", query[:start].rstrip(), "Values", query[end:])
         elif depth == 0 and word == b"FORMAT":
             return _formatted(query, start, tokens, whole)
-        elif depth == 0 and word in (b"SELECT", b"WITH", b"WATCH", b"INFILE"):
+        elif depth == 0 and word == b"INFILE":
+            raise QueryError.of(78, "UNKNOWN_TYPE_OF_QUERY", "FROM INFILE works in a client only; send the data")
+        elif depth == 0 and word in (b"SELECT", b"WITH", b"WATCH"):
             return Statement("insert_select", query) if whole else None
         opened = False
     return Statement("insert", query.rstrip().rstrip(b";"), "Values") if whole else None
@@ -133,6 +144,8 @@ def _tail(query: bytes, tokens: Iterator[tuple[bytes, int, int]]) -> tuple[str, 
             depth -= 1
         elif word == b"TOTALS":
             totals = True
+        elif word == b"OUTFILE" and before == b"INTO":
+            raise QueryError.of(344, "INTO_OUTFILE_NOT_ALLOWED", "INTO OUTFILE works in a client only")
         elif word == b"TEMPORARY":
             temporary = True
         elif depth == 0 and before == b"FORMAT" and word:
