@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -140,11 +141,8 @@ def run_worker(settings: WorkerSettings) -> None:
     log.configure("worker", settings.log_level)
     for noisy in ("aiokafka", "kafka", "faust", "mode"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # Blocked before any thread starts, so that one thread alone receives them, even while the main thread is busy.
-    signals = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     guard = Guard(settings.worker.stall_s)
-    threading.Thread(target=guard.await_signal, args=(signals,), name="signals", daemon=True).start()
+    threading.Thread(target=guard.await_signal, args=(_signals(),), name="signals", daemon=True).start()
     asyncio.run(check_topics(settings))
     settings.worker.datadir.mkdir(parents=True, exist_ok=True)
     sys.argv = sys.argv[:1]  # faust parses it on import
@@ -165,6 +163,19 @@ def run_worker(settings: WorkerSettings) -> None:
         app.end(0 if failure is None else 1)
 
     asyncio.run(run())
+
+
+def _signals() -> int:
+    """Return a file descriptor that tells SIGTERM and SIGINT at once, even while the main thread is busy.
+
+    Blocking them for a thread with ``sigwait`` would not do: NumPy's threads are there already, and would take them.
+    """
+    readable, writable = os.pipe()
+    os.set_blocking(writable, False)
+    signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    return readable
 
 
 async def check_topics(settings: WorkerSettings) -> None:
@@ -215,21 +226,17 @@ class Guard:
         """Learn what to watch."""
         self._worker, self._loop = worker, loop
 
-    def await_signal(self, signals: set[signal.Signals]) -> None:
+    def await_signal(self, readable: int) -> None:
         """Stop in good order at the first signal, by force ``STOP_S`` seconds later. Exactness needs neither."""
-        from os import _exit
-
-        signal.sigwait(signals)
+        os.read(readable, 1)
         if self._loop is None:
-            _exit(0)
+            os._exit(0)
         self._loop.call_soon_threadsafe(self._worker.stopping.set)
         time.sleep(STOP_S)
-        _exit(0)
+        os._exit(0)
 
     def watch(self) -> None:
         """End the process when it makes no progress in spite of lag, or its event loop stands still."""
-        from os import _exit
-
         seen, since = -1, time.monotonic()
         while True:
             time.sleep(0.5)
@@ -247,4 +254,4 @@ class Guard:
             self.health.ill("progress", reason)
             if now - since > self._stall_s:
                 click.echo(f"perfstream: worker ends: {reason}; a restart reads from the last commit", err=True)
-                _exit(1)
+                os._exit(1)

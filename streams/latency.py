@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 
 from streams.columns import Key, constant, group_rows, grown, text_column
-from streams.schema.errors import CorruptRecordError
 from streams.schema.messages import IDENTITY, LATENCY_WINDOW, WORKLOAD
 
 if TYPE_CHECKING:
@@ -116,11 +115,7 @@ class Latencies:
         return LatencyState()
 
     def rows(self, interval: Interval, batch: pa.RecordBatch) -> LatencyRows:
-        """Return one message's rows, read into arrays.
-
-        Raises:
-            CorruptRecordError: a histogram's buckets and counts differ in length.
-        """
+        """Return one message's rows, read into arrays."""
         return LatencyRows(interval, batch)
 
     def changed(self, state: LatencyState, head: dict[str, int]) -> pa.RecordBatch:
@@ -139,13 +134,9 @@ class LatencyRows:
         buckets, counts = batch.column("buckets"), batch.column("counts")
         offsets = buckets.offsets.to_numpy().astype(np.int64)
         self.lengths = np.diff(offsets)
-        if not np.array_equal(self.lengths, np.diff(counts.offsets.to_numpy())):
-            raise CorruptRecordError("a histogram has more buckets than counts, or fewer")
         self.offsets = offsets[:-1] - offsets[0]
         self.buckets = buckets.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
         self.counts = counts.flatten().to_numpy(zero_copy_only=False)
-        if self.counts.dtype != np.uint64:
-            raise CorruptRecordError("a histogram holds nulls")
         self.count, self.sum_ns, self.max_ns = (batch.column(n).to_numpy() for n in ("count", "sum_ns", "max_ns"))
         self._keys, self._inverse = group_rows(batch, GROUP, (interval.cluster, interval.node))
 

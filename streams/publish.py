@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 from streams.schema import codec
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from streams.schema.messages import Interval
 
-Result = tuple[str, "Interval", "pa.RecordBatch"]
+Result = tuple[str, "Interval", pa.RecordBatch]
 
 MAX_BYTES = 8 * 1024 * 1024
 MAX_ROWS = 100_000
@@ -37,4 +37,13 @@ def _halves(result: Result, max_bytes: int, max_rows: int) -> Iterator[tuple[byt
     schema, interval, batch = result
     half = batch.num_rows // 2
     for part in (batch.slice(0, half), batch.slice(half)):
-        yield from encoded((schema, interval, part), max_bytes, max_rows)
+        yield from encoded((schema, interval, _compact(part)), max_bytes, max_rows)
+
+
+def _compact(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the batch with dictionaries of what its rows use; a slice carries the whole ones."""
+    columns = [
+        column.dictionary_decode().dictionary_encode() if pa.types.is_dictionary(column.type) else column
+        for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)

@@ -128,9 +128,6 @@ class PartitionWindows(Generic[S]):
             interval: its headers.
             batch: its rows, as decoded.
             append_ns: when the broker appended it: the bound for clocks that run ahead.
-
-        Raises:
-            SchemaError: its rows contradict each other; nothing was counted.
         """
         if offset < self.next_offset:
             return
@@ -156,7 +153,7 @@ class PartitionWindows(Generic[S]):
             self.next_offset = offset + 1
             if offset >= self.snapshot.next_offset:
                 self.counts.skipped += 1
-                self._advance(self.snapshot.after(offset, BEFORE_ALL, 0))
+                self._advance(self.snapshot.after(offset, BEFORE_ALL, self.settings.grace_ns))
 
     def _count(self, offset: int, rows: Rows[S], times: NDArray[np.int64], *, again: bool) -> None:
         window_ns = self.settings.window_ns

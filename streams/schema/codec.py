@@ -10,9 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from types import MappingProxyType
 
+import numpy as np
 import pyarrow as pa
 
 from streams.schema.errors import CorruptRecordError, UnknownVersionError
+from streams.schema.histogram import BUCKETS
 from streams.schema.messages import OPTIONAL, RELEASED, SCHEMAS, Interval
 
 Headers = Sequence[tuple[str, bytes]]
@@ -22,7 +24,12 @@ MAX_DECODED_BYTES = 512 * 1024 * 1024
 MAX_ROWS = 2_000_000
 SCHEMA_HEADER = "schema"
 _INTEGERS = frozenset({"sequence", "start_ns", "end_ns", "rows", "events", "lost"})
-_WRITE = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=3), unify_dictionaries=False)
+_MAX_INTEGER = (1 << 63) - 1
+# One thread: at the size of a message, handing buffers to Arrow's pool costs more than compressing them.
+_WRITE = pa.ipc.IpcWriteOptions(
+    compression=pa.Codec("zstd", compression_level=3), unify_dictionaries=False, use_threads=False
+)
+_READ = pa.ipc.IpcReadOptions(use_threads=False)
 
 
 def encode(schema_name: str, batch: pa.RecordBatch, interval: Interval) -> tuple[bytes, list[tuple[str, bytes]]]:
@@ -63,24 +70,33 @@ def decode_headers(headers: Iterable[tuple[str, bytes]]) -> tuple[str, Interval]
         interval = Interval(**values, version=version)  # type: ignore[arg-type]
     except (KeyError, ValueError) as error:
         raise CorruptRecordError(f"header missing or wrong: {error}") from error
-    if min(interval.lost, interval.events, interval.rows, interval.sequence) < 0 or interval.end_ns < interval.start_ns:
-        raise CorruptRecordError("a count in the headers is negative, or the interval ends before it starts")
+    if not all(0 <= getattr(interval, name) <= _MAX_INTEGER for name in _INTEGERS):
+        raise CorruptRecordError("a number in the headers is negative or beyond 63 bits")
+    if interval.end_ns < interval.start_ns:
+        raise CorruptRecordError("the interval ends before it starts")
     return name, interval
 
 
-def decode(headers: Iterable[tuple[str, bytes]], value: bytes | None) -> tuple[str, Interval, pa.RecordBatch]:
-    """Return (schema name, interval, batch) of one message.
+def decode(
+    headers: Iterable[tuple[str, bytes]], value: bytes | None, expected: str = ""
+) -> tuple[str, Interval, pa.RecordBatch]:
+    """Return (schema name, interval, batch) of one message; ``expected`` is the schema of its topic.
+
+    Nothing in the batch is null, at any depth; no time lies before 1970; histograms are well-formed.
 
     Raises:
         UnknownVersionError: the schema or its version was never released.
         CorruptRecordError: the bytes are not one record batch of that schema, or exceed a bound.
     """
     name, interval = decode_headers(headers)
+    if expected and name != expected:
+        raise CorruptRecordError(f"a {name} record where {expected} belongs")
     if value is None or len(value) > MAX_RECORD_BYTES:
         raise CorruptRecordError("the record is empty or larger than the bound")
     try:
         batch = _read(name, value)
         batch.validate(full=True)
+        _check(batch)
     except (
         pa.ArrowException,
         OSError,
@@ -98,7 +114,7 @@ def decode(headers: Iterable[tuple[str, bytes]], value: bytes | None) -> tuple[s
 
 def _read(name: str, value: bytes) -> pa.RecordBatch:
     schema = SCHEMAS[name]
-    with pa.ipc.open_stream(pa.py_buffer(value)) as reader:
+    with pa.ipc.open_stream(pa.py_buffer(value), options=_READ) as reader:
         batch = reader.read_next_batch()
         if batch.num_rows > MAX_ROWS or batch.nbytes > MAX_DECODED_BYTES:
             raise CorruptRecordError("the record decodes to more than the bound")
@@ -119,7 +135,36 @@ def _read(name: str, value: bytes) -> pa.RecordBatch:
         column = batch.column(field.name)
         if column.type != field.type:
             raise CorruptRecordError(f"column {field.name!r} is {column.type}, not {field.type}")
-        if column.null_count:
-            raise CorruptRecordError(f"column {field.name!r} holds nulls")
         columns.append(column)
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _check(batch: pa.RecordBatch) -> None:
+    """Check what Arrow's types cannot say."""
+    for name in batch.schema.names:
+        if _has_null(batch.column(name)):
+            raise CorruptRecordError(f"column {name!r} holds nulls")
+    names = set(batch.schema.names)
+    times = batch.column("time_ns" if "time_ns" in names else "window_start_ns").to_numpy()
+    if len(times) and times.min() < 0:
+        raise CorruptRecordError("a time lies before 1970")
+    if "buckets" in names:
+        buckets, counts = batch.column("buckets"), batch.column("counts")
+        if not np.array_equal(np.diff(buckets.offsets.to_numpy()), np.diff(counts.offsets.to_numpy())):
+            raise CorruptRecordError("a histogram has more buckets than counts, or fewer")
+        numbers = buckets.flatten().to_numpy()
+        if len(numbers) and numbers.max() >= BUCKETS:
+            raise CorruptRecordError(f"a histogram has a bucket beyond {BUCKETS - 1}")
+
+
+def _has_null(array: pa.Array) -> bool:
+    if array.null_count:
+        return True
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        return _has_null(array.dictionary)
+    if pa.types.is_struct(kind):
+        return any(_has_null(array.field(at)) for at in range(kind.num_fields))
+    if pa.types.is_map(kind):
+        return _has_null(array.keys) or _has_null(array.items)
+    return bool(pa.types.is_list(kind)) and _has_null(array.flatten())

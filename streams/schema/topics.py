@@ -57,4 +57,10 @@ RAW = (RAW_PROFILES, RAW_LATENCIES, RAW_EVENTS)
 RESULTS = (HOTSPOTS, LATENCY_WINDOWS)
 ALL = (*RAW, *RESULTS, DEAD_LETTERS)
 BY_NAME = MappingProxyType({topic.name: topic for topic in ALL})
+
 RAW_BY_SCHEMA = MappingProxyType({topic.schema: topic for topic in RAW})
+
+
+def schema_of(name: str) -> str:
+    """Return the value schema of a topic, whatever prefix its name has; "" when it is none of ours."""
+    return next((topic.schema for topic in ALL if name.endswith(topic.name)), "")
