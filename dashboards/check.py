@@ -12,6 +12,7 @@ from typing import Any
 from dashboards import alerts, boards
 from dashboards.boards.parts import Board
 from dashboards.dashboard_queries import VARIABLE_SQL
+from dashboards.selection import duration
 from dashboards.store import Store
 from streams.schema.errors import StoreRejectedError
 
@@ -36,7 +37,7 @@ class Result:
         return self.state in ("ok", "empty")
 
 
-def expand(sql: str, start: datetime, end: datetime, values: Mapping[str, list[str]]) -> str:
+def expand(sql: str, start: datetime, end: datetime, values: Mapping[str, list[str]], least_step_s: int = 10) -> str:
     """Return SQL with the data source's macros and Grafana's variables filled in.
 
     Args:
@@ -44,15 +45,16 @@ def expand(sql: str, start: datetime, end: datetime, values: Mapping[str, list[s
         start: start of the dashboard's time range, UTC.
         end: its end.
         values: for each variable the chosen values; ``["$__all"]`` for "All".
+        least_step_s: the panel's minimum interval.
     """
     first, last = (f"toDateTime({int(when.timestamp())})" for when in (start, end))
-    step = max(10, int((end - start).total_seconds() / _POINTS))
+    step = max(least_step_s, int((end - start).total_seconds() / _POINTS))
     sql = _conditional_all(sql, values)
     sql = re.sub(r"\$__timeFilter\(([\w.]+)\)", rf"\1 >= {first} AND \1 <= {last}", sql)
     sql = re.sub(r"\$__timeInterval\(([\w.]+)\)", rf"toStartOfInterval(toDateTime(\1), INTERVAL {step} second)", sql)
     sql = sql.replace("$__interval_s", str(step)).replace("$__fromTime", first).replace("$__toTime", last)
     for name, chosen in values.items():
-        quoted = ",".join("'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'" for value in chosen)
+        quoted = ",".join("'" + value.replace("'", "\\'") + "'" for value in chosen)  # as Grafana does
         sql = sql.replace(f"${{{name}:singlequote}}", quoted)
     return sql
 
@@ -93,13 +95,13 @@ def _board(
     one = {name: options[name][:1] or [""] for name in (*board.variables, *board.single)}
     results = []
     for panel in board.panels:
-        result, _rows = _ask(
-            store, board.title, panel.title, expand(panel.sql, start, end, everything), panel.allowed_empty
-        )
+        step = int(duration(panel.min_interval).total_seconds())
+        wide, narrow = (expand(panel.sql, start, end, values, step) for values in (everything, one))
+        result, _rows = _ask(store, board.title, panel.title, wide, panel.allowed_empty)
         if result.state != "ERROR":
             # A narrow choice may well select nothing; that its SQL runs is what matters.
-            narrow, _rows = _ask(store, board.title, panel.title, expand(panel.sql, start, end, one), "a narrow choice")
-            result = narrow if narrow.state == "ERROR" else result
+            chosen, _rows = _ask(store, board.title, panel.title, narrow, "a narrow choice")
+            result = chosen if chosen.state == "ERROR" else result
         results.append(result)
     return results
 

@@ -27,18 +27,19 @@ def build(check: bool, output: Path | None) -> None:
     """Generate the dashboards' JSON and the alert rules."""
     from dashboards import output as out
 
-    directory = output or out.DIRECTORY
-    wrong = [f"{n}: {p}" for n, text in out.render().items() if n.endswith(".json") for p in out.problems(text)]
+    files = out.render(output)
+    wrong = [f"{path.name}: {p}" for path, text in files.items() if path.suffix == ".json" for p in out.problems(text)]
     if wrong:
         raise PerfstreamError("; ".join(wrong))
     if check:
-        stale = out.stale(directory)
+        stale = out.stale(output)
         if stale:
-            raise PerfstreamError(f"not up to date: {', '.join(stale)}; run 'perfstream dashboards build'")
-        click.echo(f"{len(out.render())} files are up to date")
+            names = ", ".join(path.name for path in stale)
+            raise PerfstreamError(f"not up to date: {names}; run 'perfstream dashboards build'")
+        click.echo(f"{len(files)} files are up to date")
         return
-    changed = out.write(directory)
-    click.echo(f"{len(out.render())} files in {directory}, {len(changed)} changed")
+    changed = out.write(output)
+    click.echo(f"{len(files)} files in {output or out.DIRECTORY.parents[1]}, {len(changed)} changed")
 
 
 @dashboards.command()
@@ -50,7 +51,9 @@ def check(dsn: str, since: str, form: str) -> None:
     from dashboards.check import run
 
     end = datetime.now(UTC)
-    results = run(connect(dsn), end - duration(since), end)
+    store = connect(dsn)
+    with show.waiting("running every query"):
+        results = run(store, end - duration(since), end)
     if form == "json":
         show.write_json([asdict(result) for result in results])
     else:

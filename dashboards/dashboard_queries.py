@@ -279,16 +279,20 @@ ALERT_NOTHING = Query(
     "alert_nothing", "SELECT toFloat64(count()) AS messages FROM intervals WHERE @where@", NODE, "append_time"
 )
 
+
+def _options(column: str, *tables: str) -> str:
+    # Grafana quotes a chosen value by escaping its quotes alone, so a backslash in it would end the string early.
+    parts = (f"SELECT DISTINCT {column} FROM {table} WHERE position({column}, char(92)) = 0" for table in tables)  # noqa: S608
+    return f"SELECT DISTINCT {column} FROM ({' UNION ALL '.join(parts)}) ORDER BY "  # noqa: S608
+
+
 VARIABLE_SQL = {
-    "cluster": "SELECT DISTINCT cluster FROM intervals ORDER BY cluster",
-    "node": "SELECT DISTINCT node FROM intervals ORDER BY node",
-    "namespace": "SELECT DISTINCT namespace FROM (SELECT namespace FROM samples_1h UNION ALL "
-    "SELECT namespace FROM latency_windows) ORDER BY namespace",
-    "service": "SELECT DISTINCT service FROM (SELECT service FROM samples_1h UNION ALL "
-    "SELECT service FROM latency_windows) ORDER BY service",
-    "version": "SELECT DISTINCT version FROM (SELECT version FROM samples_1h UNION ALL "
-    "SELECT version FROM latency_windows) ORDER BY version",
-    "type": "SELECT DISTINCT type FROM samples_1h ORDER BY type = 'cpu' DESC, type",
-    "probe": "SELECT DISTINCT probe FROM latency_windows ORDER BY probe = 'runqlat' DESC, probe",
+    "cluster": _options("cluster", "intervals") + "cluster",
+    "node": _options("node", "intervals") + "node",
+    "namespace": _options("namespace", "samples_1h", "latency_windows") + "namespace",
+    "service": _options("service", "samples_1h", "latency_windows") + "service",
+    "version": _options("version", "samples_1h", "latency_windows") + "version",
+    "type": _options("type", "samples_1h") + "type = 'cpu' DESC, type",
+    "probe": _options("probe", "latency_windows") + "probe = 'runqlat' DESC, probe",
 }
 """What fills the dashboards' variables; small tables, without a time range."""

@@ -12,35 +12,37 @@ from dashboards import alerts, boards
 from dashboards.boards import parts
 
 DIRECTORY = Path(__file__).parent / "generated"
-ALERTS = "alerts.yaml"
+ALERTS = Path(__file__).parents[1] / "deploy" / "grafana" / "provisioning" / "alerting" / "perfstream.yaml"
+"""Alert rules are read by Grafana's own provisioning only, so the one copy stands where that looks for it."""
 _WIDTH = 24
 _BUILT_IN = re.compile(r"__\w+")
 
 
-def render() -> dict[str, str]:
-    """Return every generated file: name to text."""
-    files = {f"{board.uid}.json": parts.build(board) for board in boards.ALL}
-    return {**files, ALERTS: alerts.build()}
+def render(directory: Path | None = None) -> dict[Path, str]:
+    """Return every generated file: path to text; in ``directory``, or by default where each belongs in the source."""
+    files = {(directory or DIRECTORY) / f"{board.uid}.json": parts.build(board) for board in boards.ALL}
+    return {**files, (directory / "alerts.yaml" if directory else ALERTS): alerts.build()}
 
 
-def write(directory: Path = DIRECTORY) -> list[str]:
-    """Write every file; returns the names of those that changed. Files that are no longer generated are removed."""
-    directory.mkdir(parents=True, exist_ok=True)
+def write(directory: Path | None = None) -> list[Path]:
+    """Write every file; returns those that changed. Dashboards that are no longer generated are removed."""
+    wanted = render(directory)
     changed = stale(directory)
-    wanted = render()
-    for name in changed:
-        if name in wanted:
-            (directory / name).write_text(wanted[name], encoding="utf-8")
+    for path in changed:
+        if path in wanted:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(wanted[path], encoding="utf-8")
         else:
-            (directory / name).unlink()
+            path.unlink()
     return changed
 
 
-def stale(directory: Path = DIRECTORY) -> list[str]:
-    """Return the names of files that differ from what the code says, are missing, or should not be there."""
-    wanted = render()
-    there = {path.name: path.read_text(encoding="utf-8") for path in directory.glob("*.*") if path.is_file()}
-    return sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
+def stale(directory: Path | None = None) -> list[Path]:
+    """Return the files that differ from what the code says, are missing, or should not be there."""
+    wanted = render(directory)
+    ours = set((directory or DIRECTORY).glob("perfstream-*.json")) | {path for path in wanted if path.is_file()}
+    there = {path: path.read_text(encoding="utf-8") for path in ours}
+    return sorted(path for path in wanted.keys() | there.keys() if wanted.get(path) != there.get(path))
 
 
 def problems(text: str) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
 from urllib.parse import urlsplit
 
 from dashboards import boards
@@ -44,30 +46,47 @@ def push(settings: GrafanaSettings, folder: str = "perfstream") -> list[str]:
     from grafana_client import GrafanaApi
     from grafana_client.client import GrafanaClientError, GrafanaException, GrafanaUnauthorizedError
 
-    if urlsplit(settings.url).scheme not in ("http", "https") or not urlsplit(settings.url).hostname:
-        raise SettingsError(f"'{settings.url}' is not Grafana's address; give --url http://HOST:3000")
+    url = settings.url.rstrip("/")
+    parts_of_url = urlsplit(url)
+    if parts_of_url.scheme not in ("http", "https") or not parts_of_url.hostname or parts_of_url.username is not None:
+        raise SettingsError("that is not Grafana's address; give --url http://HOST:3000, with no user in it")
     if not settings.token and not settings.user:
         raise SettingsError("no credentials: set PERFSTREAM_GRAFANA_TOKEN, or --user with PERFSTREAM_GRAFANA_PASSWORD")
     credential = settings.token.reveal() if settings.token else (settings.user, settings.password.reveal())
-    api = GrafanaApi.from_url(settings.url.rstrip("/"), credential=credential, timeout=TIMEOUT_S)
+    api = GrafanaApi.from_url(url, credential=credential, timeout=TIMEOUT_S)
     try:
-        if not any(found["uid"] == FOLDER_UID for found in api.folder.get_all_folders()):
-            api.folder.create_folder(folder, uid=FOLDER_UID)
-        addresses = []
-        for board in boards.ALL:
-            dashboard = json.loads(parts.build(board))
-            answer = api.dashboard.update_dashboard(
-                {"dashboard": dashboard, "folderUid": FOLDER_UID, "overwrite": True, "message": "perfstream"}
-            )
-            addresses.append(settings.url.rstrip("/") + answer["url"])
+        _make_folder(api, folder)
+        return [url + _publish(api, parts.build(board)) for board in boards.ALL]
     except GrafanaUnauthorizedError as error:
-        raise SettingsError(f"Grafana at {settings.url} does not accept these credentials") from error
+        raise SettingsError(f"Grafana at {url} does not accept these credentials") from error
     except GrafanaClientError as error:
-        raise PerfstreamError(f"Grafana refused: {error.message}; does this account have the Editor role?") from error
+        if error.status_code == HTTPStatus.FORBIDDEN:
+            raise SettingsError(f"Grafana at {url} does not let this account edit; give it the Editor role") from error
+        raise PerfstreamError(f"Grafana at {url} refused: {_short(error.message)}") from error
     except GrafanaException as error:
-        raise UnavailableError(f"Grafana at {settings.url} failed: {error.message}") from error
+        raise UnavailableError(f"Grafana at {url} failed ({error.status_code}); see its log, and try again") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnavailableError(f"what answers at {url} is not Grafana's API; give Grafana's address") from error
     except (OSError, niquests.exceptions.RequestException) as error:
-        raise UnavailableError(
-            f"no Grafana answers at {settings.url}; is it running? ({type(error).__name__})"
-        ) from error
-    return addresses
+        raise UnavailableError(f"no Grafana answers at {url}; is it running? ({type(error).__name__})") from error
+
+
+def _make_folder(api: Any, title: str) -> None:  # noqa: ANN401 - the client is untyped
+    from grafana_client.client import GrafanaClientError
+
+    try:
+        api.folder.get_folder(FOLDER_UID)
+    except GrafanaClientError as error:
+        if error.status_code != HTTPStatus.NOT_FOUND:
+            raise
+        api.folder.create_folder(title, uid=FOLDER_UID)
+
+
+def _publish(api: Any, dashboard: str) -> str:  # noqa: ANN401
+    """Replace one dashboard; returns its path."""
+    document = {"dashboard": json.loads(dashboard), "folderUid": FOLDER_UID, "overwrite": True, "message": "perfstream"}
+    return str(api.dashboard.update_dashboard(document)["url"])
+
+
+def _short(message: object) -> str:
+    return " ".join(str(message).split())[:200]

@@ -201,7 +201,7 @@ def _intervals(start):
             ):
                 at = start + timedelta(seconds=10 * number)
                 stamp, end, append = (
-                    (at + timedelta(seconds=s)).strftime("%Y-%m-%dT%H:%M:%S.000Z") for s in (0, 10, 11)
+                    (at + timedelta(seconds=s)).strftime("%Y-%m-%dT%H:%M:%S.000Z") for s in (0, 10, 10)
                 )
                 yield {"time": stamp, "end_time": end, "cluster": "c1", "node": node, "collector": collector,
                        "schema": schema, "producer": f"{node}-1", "sequence": number, "rows": 5, "events": 500,
