@@ -29,9 +29,13 @@ class Batch:
 class Collector(Protocol):
     """One thing measured. Calls come from one thread; ``start`` may take seconds (it compiles), the rest must not."""
 
-    name: str
-    schema: str
-    """``profile``, ``latency`` or ``event``: the contract's schema of its rows."""
+    @property
+    def name(self) -> str:
+        """What it is called in the catalogue and in the messages' headers."""
+
+    @property
+    def schema(self) -> str:
+        """``profile``, ``latency`` or ``event``: the contract's schema of its rows."""
 
     def start(self) -> None:
         """Load and attach.

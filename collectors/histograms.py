@@ -2,7 +2,7 @@
 
 Exact: every event of an interval is in its rows or in ``lost``. Cost in user space: one grace period (ms, no CPU) and
 about 1 microsecond for each (process, operation, bucket) seen in the interval. Memory in the kernel: two hash maps of
-``ENTRIES`` elements, about 3 MB.
+``entries`` elements (16384: about 3 MB).
 """
 
 from __future__ import annotations
@@ -44,17 +44,19 @@ class HistogramCollector:
     schema: str = "latency"
     source: ClassVar[str]
     offsets: ClassVar[Mapping[str, str]] = {}
+    entries: ClassVar[int] = ENTRIES
 
     def __init__(
         self,
         workloads: WorkloadResolver | None = None,
         *,
         cache: Path | None = None,
-        entries: int = ENTRIES,
+        entries: int | None = None,
         defines: Mapping[str, int] | None = None,
     ) -> None:
         self._workloads: WorkloadResolver = workloads or CommOnly()
-        self._cache, self._entries, self._defines = cache, entries, dict(defines or {})
+        self._cache, self._defines = cache, dict(defines or {})
+        self._entries = entries or self.entries
         self._programs: Programs | None = None
         self._second = 0
         self._lost_before = 0

@@ -17,6 +17,8 @@ class SyscallLatency(HistogramCollector):
 
     name = "syscall"
     source = "syscalls.bpf.c"
+    # Each short-lived process brings some forty calls, each with buckets of its own: a busy shell script fills 16384.
+    entries = 65536
 
     def defines(self) -> dict[str, int]:
         """One slot for each pid."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from deploy.demo.workload import BURN_SHARES, CONNECTS, EXECS, REFUSED
@@ -142,3 +143,15 @@ def accounting(client: Any, published: int) -> list[Finding]:  # noqa: ANN401
     findings.append(Finding("latencies counted = in windows", str(counted), str(merged), counted == merged))
     findings.append(Finding("lost on the node (counted)", "shown", str(lost), agrees=True))
     return findings
+
+
+def dashboards(dsn: str) -> list[Finding]:
+    """Run every panel, variable and alert query of the dashboards on what was stored."""
+    from dashboards.check import run
+    from dashboards.store import connect
+
+    end = datetime.now(UTC)
+    results = run(connect(dsn), end - timedelta(minutes=15), end)
+    wrong = [f"{result.board}: {result.query}: {result.state}" for result in results if not result.fine]
+    measured = f"{len(results) - len(wrong)}" + (f" ({'; '.join(wrong[:3])})" if wrong else "")
+    return [Finding("dashboard and alert queries that answer", str(len(results)), measured, not wrong)]

@@ -74,10 +74,10 @@ def _watch(stack: Stack, console: Console, stopping: threading.Event, timeout: f
             now = {name: status.read(stage) for name, stage in stack.stages.items()}
             uptime = time.strftime("%H:%M:%S", time.gmtime(time.monotonic() - began))
             table = status.table(stack.stages, before, now, f"perfstream · up {uptime} · Ctrl-C ends it")
+            below = [*status.troubles(now), *(notes if console.is_terminal else fresh)]
+            lines = [Text(line, style="yellow") for line in below]
             if console.is_terminal:
-                live.update(Group(table, *(Text(note, style="yellow") for note in notes)), refresh=True)
+                live.update(Group(table, *lines), refresh=True)
             else:
-                console.print(table)
-                for note in fresh:
-                    console.print(note)
+                console.print(table, *lines, sep="\n")
             before, shown_at = now, time.monotonic()

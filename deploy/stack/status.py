@@ -131,12 +131,16 @@ def table(stages: Mapping[str, Stage], before: Mapping[str, Reading], now: Mappi
     return result
 
 
+def troubles(now: Mapping[str, Reading]) -> list[str]:
+    """Return one line for each check that a stage says is not well, with its reason in full."""
+    return [f"{name}: {reason}" for name, reading in now.items() for reason in reading.problems.values()]
+
+
 def _state(stage: Stage, reading: Reading) -> Text:
     if stage.pid is None:
         return Text(f"down ({stage.last_exit})" if stage.last_exit is not None else "starting", style="red")
     if reading.problems:
-        check, reason = next(iter(reading.problems.items()))
-        return Text(f"ill: {check}: {reason}"[:48], style="yellow")
+        return Text(f"ill: {', '.join(reading.problems)}"[:48], style="yellow")
     return Text("well" if not stage.restarts else f"well (restarts: {stage.restarts})", style="green")
 
 

@@ -1,0 +1,253 @@
+"""The node agent: start what can run here, drain it at every boundary of the clock, publish, keep to the budget.
+
+One thread (the caller's) does all of it; the publisher and the scrapers have threads of their own. A collector that
+cannot start, or fails while it runs, is reported in ``/healthz`` and ``perfstream_agent_collector_up``, and the others
+go on; one that failed while it ran is started again after a minute.
+
+What the programs cost in the kernel is measured for one second of each interval only, because counting it costs about
+30 ns a run; the second's share stands for the whole.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from collectors.agent_metrics import AgentMetrics
+from collectors.base import Collector
+from collectors.bpf import kernel
+from collectors.budget import Budget
+from collectors.catalogue import Entry, Shared, chosen
+from collectors.publisher import Publisher
+from collectors.settings import AgentSettings
+from runtime.observe import Health
+from streams.schema.errors import KernelError
+from streams.schema.messages import SCHEMAS
+
+log = logging.getLogger("perfstream.agent")
+
+SECOND = 1_000_000_000
+MEASURED_S = 1.0
+_AGAIN_S = 60.0
+_STARTERS = 2
+
+
+@dataclass(slots=True)
+class Running:
+    """One collector of this agent. ``collector`` is None while it does not run; ``why`` then says why."""
+
+    entry: Entry
+    collector: Collector | None = None
+    why: str = ""
+    missed: int = 0
+    seconds: float = 0.0
+    """User CPU that its last interval cost."""
+    again_at: float | None = None
+
+
+class Agent:
+    """Runs the collectors of one node.
+
+    Args:
+        settings: everything the agent reads.
+        shared: what the collectors have in common.
+        publisher: started by the caller.
+        health: where collectors that do not run are reported.
+        metrics: the agent's counters.
+    """
+
+    def __init__(
+        self, settings: AgentSettings, shared: Shared, publisher: Publisher, health: Health, metrics: AgentMetrics
+    ) -> None:
+        self._options = settings.agent
+        self._shared, self._publisher, self._health, self._metrics = shared, publisher, health, metrics
+        self.running = [Running(entry) for entry in chosen(self._options.collectors)]
+        cores = len(kernel.online_cpus())
+        levers = {each.entry.name: each.entry.lever for each in self.running}
+        self.budget = Budget(self._options.budget_percent / 100 * cores, levers)
+        self._shares: dict[str, float] = {}
+        self._cpu_before = 0.0
+        self._interval_began_ns = 0
+
+    def start(self) -> None:
+        """Load and attach every collector; the first start compiles, some at the same time."""
+        began = time.monotonic()
+        with ThreadPoolExecutor(_STARTERS, thread_name_prefix="start") as pool:
+            list(pool.map(self._start, self.running))
+        up = [each.entry.name for each in self.running if each.collector is not None]
+        log.info("collectors run", extra={"collectors": up, "seconds": round(time.monotonic() - began, 1)})
+        for each in self.running:
+            if each.why:
+                log.error("a collector does not run", extra={"collector": each.entry.name, "why": each.why})
+        self._report()
+        self._interval_began_ns = time.time_ns()
+        self._cpu_before = _cpu_seconds()
+
+    def run(self, stop: threading.Event, now_ns: Callable[[], int] = time.time_ns) -> None:
+        """Collect at every boundary of the clock until ``stop``, and then what has been counted since."""
+        length = self._options.interval_s * SECOND
+        while True:
+            boundary = (now_ns() // length + 1) * length
+            if self._wait(stop, boundary, now_ns):
+                break
+            end_ns = max(boundary, now_ns() // length * length)  # later ones may have passed while we slept
+            self._turn(end_ns)
+        self._turn(now_ns())
+        self.close()
+
+    def _wait(self, stop: threading.Event, until_ns: int, now_ns: Callable[[], int]) -> bool:
+        """Wait for a boundary, measuring the programs' cost for a second of it; returns whether to stop."""
+        left = (until_ns - now_ns()) / SECOND
+        if left > MEASURED_S + 0.5 and any(each.collector for each in self.running):
+            if stop.wait((left - MEASURED_S) / 2):
+                return True
+            self._measure(stop)
+        return stop.wait(max(0.0, (until_ns - now_ns()) / SECOND))
+
+    def _measure(self, stop: threading.Event) -> None:
+        try:
+            handle = kernel.enable_stats()
+        except OSError:
+            return
+        try:
+            began, before = time.monotonic(), self._run_times()
+            stop.wait(MEASURED_S)
+            after, elapsed = self._run_times(), time.monotonic() - began
+        finally:
+            os.close(handle)
+        self._shares = {name: max(0, after[name] - before[name]) / 1e9 / elapsed for name in after if name in before}
+        for name, share in self._shares.items():
+            self._metrics.kernel_share.labels(name).set(share)
+
+    def _run_times(self) -> dict[str, int]:
+        return {each.entry.name: each.collector.stats().run_time_ns for each in self.running if each.collector}
+
+    def _turn(self, end_ns: int) -> None:
+        start_ns, self._interval_began_ns = self._interval_began_ns, end_ns
+        if end_ns <= start_ns:
+            return  # the clock was set back: the next boundary takes it all
+        for each in self.running:
+            if each.collector is not None:
+                self._collect(each, start_ns, end_ns)
+            elif each.again_at is not None and time.monotonic() >= each.again_at:
+                self._start(each)
+        self._keep_to_budget((end_ns - start_ns) / SECOND)
+        self._report()
+
+    def _collect(self, each: Running, start_ns: int, end_ns: int) -> None:
+        assert each.collector is not None
+        name, began, used = each.entry.name, time.monotonic(), time.thread_time()
+        try:
+            batch = each.collector.collect(start_ns, end_ns)
+            # A program that would have run inside itself was skipped by the kernel: an event that nobody saw.
+            missed = each.collector.stats().missed
+        except Exception as error:
+            log.exception("a collector failed", extra={"collector": name})
+            self._down(each, f"failed: {error}", again=True)
+            return
+        skipped, each.missed = missed - each.missed, missed
+        if batch is None and not skipped:
+            return
+        lost = skipped + (batch.lost if batch else 0)
+        schema = each.collector.schema
+        rows = batch.batch if batch else pa.RecordBatch.from_pylist([], schema=SCHEMAS[schema])
+        events = batch.events if batch else 0
+        done = self._publisher.publish(name, schema, rows, start_ns, end_ns, events, lost)
+        each.seconds = time.thread_time() - used
+        self._metrics.published(name, done, events, lost, time.monotonic() - began)
+
+    def _start(self, each: Running) -> None:
+        each.again_at = None
+        collector = each.entry.make(self._shared)
+        try:
+            collector.start()
+        except KernelError as error:
+            self._down(each, str(error).splitlines()[0], again=False)
+            collector.close()
+        except Exception as error:
+            log.exception("a collector could not start", extra={"collector": each.entry.name})
+            self._down(each, f"could not start: {error}", again=True)
+            collector.close()
+        else:
+            each.collector, each.why, each.missed = collector, "", 0
+            effort = self.budget.effort(each.entry.name)
+            self._metrics.effort.labels(each.entry.name).set(effort)
+            if each.entry.relieve and 0 < effort < 1:
+                each.entry.relieve(collector, self._options, effort)
+
+    def _down(self, each: Running, why: str, *, again: bool) -> None:
+        collector, each.collector, each.why = each.collector, None, why
+        each.again_at = time.monotonic() + _AGAIN_S if again else None
+        if collector is not None:
+            collector.close()
+
+    def _keep_to_budget(self, seconds: float) -> None:
+        cpu = _cpu_seconds()
+        spent, self._cpu_before = cpu - self._cpu_before, cpu
+        costs = {
+            each.entry.name: self._shares.get(each.entry.name, 0.0) + each.seconds / seconds for each in self.running
+        }
+        change = self.budget.observe(spent / seconds + sum(self._shares.values()), costs)
+        self._metrics.budget_used.set(self.budget.used / self.budget.limit if self.budget.limit else 0.0)
+        if change is None:
+            return
+        log.warning(
+            "the CPU budget changes what is measured",
+            extra={
+                "collector": change.name,
+                "effort": change.effort,
+                "used_percent_of_a_core": round(self.budget.used * 100, 2),
+                "budget_percent_of_a_core": round(self.budget.limit * 100, 2),
+            },
+        )
+        each = next(each for each in self.running if each.entry.name == change.name)
+        self._metrics.effort.labels(change.name).set(change.effort)
+        if change.effort == 0:
+            self._down(each, _OVER_BUDGET, again=False)
+        elif each.collector is None and each.why == _OVER_BUDGET:
+            self._start(each)
+        elif each.collector is not None and each.entry.relieve is not None:
+            each.entry.relieve(each.collector, self._options, change.effort)
+
+    def _report(self) -> None:
+        down = [each for each in self.running if each.collector is None]
+        for each in self.running:
+            self._metrics.up.labels(each.entry.name).set(each.collector is not None)
+        if down:
+            self._health.ill("collectors", _one_line(down))
+        else:
+            self._health.well("collectors")
+        if self._publisher.trouble:
+            self._health.ill("kafka", self._publisher.trouble)
+        else:
+            self._health.well("kafka")
+
+    def close(self) -> None:
+        """Detach and free every collector."""
+        for each in self.running:
+            if each.collector is not None:
+                each.collector.close()
+                each.collector = None
+
+
+_OVER_BUDGET = "given up to keep to the CPU budget (agent.budget_percent)"
+
+
+def _one_line(down: list[Running]) -> str:
+    by_reason: dict[str, list[str]] = {}
+    for each in down:
+        by_reason.setdefault(each.why, []).append(each.entry.name)
+    return "; ".join(f"{', '.join(names)} off: {why}" for why, names in by_reason.items())
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime

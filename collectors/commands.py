@@ -1,0 +1,51 @@
+"""``perfstream agent``."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from runtime import log, settings
+
+
+@click.command(short_help="Run the node agent: eBPF collectors and scrapers to Kafka.")
+@click.option("--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Settings file (TOML).")
+@click.option("--kafka", help="Bootstrap servers, host:port, separated by commas.")
+@click.option("--http-port", type=int, help="Port of /metrics and /healthz; 0 takes a free one.")
+@click.option("--topic-prefix", help="Put before every topic's name.")
+@click.option("--spool", type=click.Path(path_type=Path, file_okay=False), help="Where messages wait for Kafka.")
+def agent(
+    config: Path | None, kafka: str | None, http_port: int | None, topic_prefix: str | None, spool: Path | None
+) -> None:
+    """Measure this node and publish to Kafka until SIGTERM or Ctrl-C.
+
+    Without root, or where something is missing, the collectors that cannot run are named in the log and in /healthz,
+    and everything else goes on. Settings: [agent], [spool], [kafka], [http], cluster and node.
+    """
+    from collectors.settings import AgentSettings
+
+    given = settings.load(AgentSettings, config)
+    if kafka is not None:
+        given = replace(given, kafka=replace(given.kafka, bootstrap_servers=kafka))
+    if http_port is not None:
+        given = replace(given, http=replace(given.http, port=http_port))
+    if topic_prefix is not None:
+        given = replace(given, topic_prefix=topic_prefix)
+    if spool is not None:
+        given = replace(given, spool=replace(given.spool, directory=spool))
+    stop = threading.Event()
+
+    def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ask_to_stop)
+    log.configure("agent", given.log_level)
+    from collectors.node import run
+
+    run(given, stop)

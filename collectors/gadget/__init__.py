@@ -1,0 +1,1 @@
+"""Gadgets: the collectors run on this machine for the terminal, without Kafka."""

@@ -1,0 +1,49 @@
+"""Settings of ``perfstream agent``."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from collectors.profile_cpu import DEFAULT_HZ
+from collectors.scrapers.settings import ScrapeTarget
+from runtime.settings import HttpSettings, KafkaSettings
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOptions:
+    """``[agent]``: what is measured, how often, and what it may cost."""
+
+    interval_s: int = 10
+    """Seconds that one message covers; intervals begin at multiples of it."""
+    collectors: tuple[str, ...] = ()
+    """Names of the collectors to run (see ``perfstream gadget list``); empty runs all of them, ``none`` runs none."""
+    cpu_hz: float = DEFAULT_HZ
+    offcpu_threshold_ms: float = 1.0
+    offcpu_most_per_s: float = 500.0
+    budget_percent: float = 1.0
+    """CPU that the agent and its programs may use, in percent of the node; beyond it sampling gets coarser."""
+    scrape: tuple[ScrapeTarget, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolSettings:
+    """``[spool]``: where messages wait while Kafka is away, and how much of them."""
+
+    directory: Path = Path(".perfstream/spool")
+    bytes: int = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """Everything that the agent reads."""
+
+    kafka: KafkaSettings = field(default_factory=KafkaSettings)
+    http: HttpSettings = field(default_factory=HttpSettings)
+    agent: AgentOptions = field(default_factory=AgentOptions)
+    spool: SpoolSettings = field(default_factory=SpoolSettings)
+    cluster: str = "default"
+    node: str = field(default_factory=socket.gethostname)
+    topic_prefix: str = ""
+    log_level: str = "info"
