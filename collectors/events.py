@@ -43,8 +43,8 @@ class ObservesExec(Protocol):
 class Prefetches(Protocol):
     """A resolver that can look at processes now, so that they are known after they exit."""
 
-    def prefetch(self, pids: list[int]) -> None:
-        """Look at processes now."""
+    def prefetch(self, pids: list[int], ppids: list[int]) -> None:
+        """Look at processes now; those that are gone may inherit from their parents."""
 
 
 class EventCollector:
@@ -146,7 +146,8 @@ class EventCollector:
     def observe(self, records: NDArray[Any]) -> None:
         """Let the resolver look at the processes of new records."""
         if isinstance(self._workloads, Prefetches):
-            self._workloads.prefetch(np.unique(records["pid"]).tolist())
+            pids, first = np.unique(records["pid"], return_index=True)
+            self._workloads.prefetch(pids.tolist(), records["ppid"][first].tolist())
 
     def collect(self, start_ns: int, end_ns: int) -> Batch | None:  # noqa: ARG002 - events carry their own times
         """Return one row for each event since the last call; None when there was none."""

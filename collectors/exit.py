@@ -6,8 +6,6 @@ import os
 import signal
 from typing import Any
 
-from numpy.typing import NDArray
-
 from collectors.bpf import fields
 from collectors.events import Attributes, EventCollector
 
@@ -30,6 +28,3 @@ class Exit(EventCollector):
                 name = f"signal {number}"
             return f"{name}, core dumped" if status & 0x80 else name, []
         return f"code {os.WEXITSTATUS(status)}", []
-
-    def observe(self, records: NDArray[Any]) -> None:
-        """Nothing to look at: they are gone."""

@@ -15,7 +15,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote
@@ -33,6 +34,7 @@ VARIABLES = ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "PYROSCOPE_APPLICA
 _WANTED = {name.encode(): name for name in VARIABLES}
 _MAX_ENVIRON = 256 * 1024
 _CHECK_S = 1.0
+_PF_EXITING = 0x4  # Linux include/linux/sched.h, part of what /proc/PID/stat shows
 _LONGEST = 256
 _CLEAN = dict.fromkeys(range(32), " ") | {127: " "}
 
@@ -131,11 +133,18 @@ class Workloads:
         with self._lock:
             return self._lookup(pid, cgroup_id, comm)
 
-    def prefetch(self, pids: Iterable[int]) -> None:
-        """Look at processes now, so that they are known after they exit."""
+    def prefetch(self, pids: Iterable[int], ppids: Iterable[int] = ()) -> None:
+        """Look at processes now, so that they are known after they exit.
+
+        Args:
+            pids: thread group ids.
+            ppids: their parents, or none: one that is gone already takes what its parent hands down.
+        """
         with self._lock:
-            for pid in pids:
+            for pid, ppid in zip_longest(pids, ppids, fillvalue=0):
                 self._lookup(pid, 0, "")
+                if self._known.get(pid) is None and (inherited := self._declared(ppid)) is not None:
+                    self._known.put(pid, _Known(_GONE, inherited, self._clock()))
 
     def observe_exec(self, pid: int, comm: str, path: str = "", ppid: int = 0) -> None:
         """Take note of an exec: the process may be too short-lived to be read later.
@@ -187,7 +196,8 @@ class Workloads:
         try:
             text = (self._proc / str(pid) / "stat").read_bytes()
             fields = text[text.rindex(b")") + 2 :].split()
-            started, gone = int(fields[19]), fields[0] in (b"Z", b"X")
+            # On its way out a process has no memory, and so no executable and no variables, before it is a zombie.
+            started, gone = int(fields[19]), fields[0] in (b"Z", b"X") or bool(int(fields[6]) & _PF_EXITING)
         except (OSError, ValueError, IndexError):
             return None
         if gone:
@@ -203,7 +213,7 @@ class Workloads:
         try:
             exe = os.readlink(directory / "exe")  # noqa: PTH115 - a Path would normalise what the kernel says
         except OSError:
-            return self._without_executable(directory)
+            return self._without_executable(directory) if self._identity(pid) is not None else None
         try:
             place = place_of((directory / "cgroup").read_text(errors="replace"))
         except OSError:
@@ -226,9 +236,9 @@ class Workloads:
         service = declared or _base_name(exe)
         version = pod.version or attributes.get("service.version", "")
         container = pod.container or place.container_id[:12]
-        parts = [_clean(value) for value in (pod.namespace, pod.pod, container, service, version)]
-        heritage = Workload(*parts) if declared else None
-        return Workload(*parts[:4], version=parts[4] or self._build_id(directory), heritage=heritage)
+        told = Workload(_clean(pod.namespace), _clean(pod.pod), _clean(container), _clean(service), _clean(version))
+        heritage = told if declared else None
+        return replace(told, version=told.version or self._build_id(directory), heritage=heritage)
 
     @staticmethod
     def _without_executable(directory: Path) -> Workload | None:

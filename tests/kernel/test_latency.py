@@ -1,0 +1,156 @@
+"""runqlat, syscall, blockio: the counts and sums of known work, against the kernel's own books and bpftrace."""
+
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from collectors.blockio import BlockLatency
+from collectors.runqlat import RunQueueLatency
+from collectors.syscalls import SyscallLatency
+from streams.schema.histogram import lower_bound, width
+from tests.kernel.known import Bpftrace, Known, Taken, started, taken
+
+
+def check_histogram(rows):
+    """What holds of every latency row, whatever it counted."""
+    for row in rows:
+        assert row["count"] == sum(row["counts"])
+        assert row["buckets"] == sorted(set(row["buckets"]))
+        low = lower_bound(np.array(row["buckets"], np.uint16))
+        wide = width(np.array(row["buckets"], np.uint16))
+        counts = np.array(row["counts"], np.uint64)
+        assert int((low * counts).sum()) <= row["sum_ns"] <= int(((low + wide - 1) * counts).sum())
+        assert int(low[-1]) <= row["max_ns"] < int(low[-1] + wide[-1])
+
+
+def summed(rows, what="count"):
+    total = Counter()
+    for row in rows:
+        total[row["operation"]] += row[what]
+    return total
+
+
+SLEEPS, SLEEP_NS, GETPPIDS = 499, 1_000_000, 10_007
+
+
+def test_every_system_call_is_counted_over_intervals_and_bpftrace_agrees(known, service, workloads):
+    second = 'tracepoint:raw_syscalls:sys_exit /comm == "perfknown"/ { @[pid, args->id] = count(); }'
+    found = Taken()
+    with started(SyscallLatency(workloads)) as collector, Bpftrace(second) as trace:
+        with Known(known, "calls", SLEEPS, SLEEP_NS, GETPPIDS, service=service) as program:
+            program.go()
+            intervals = 0
+            while summed(found.of(service=service))["clock_nanosleep"] < SLEEPS:  # buffers swap under load
+                found.take(collector)
+                intervals += 1
+            said = program.answer()
+            found.take(collector)
+    mine = found.of(service=service)
+    assert found.lost == 0
+    assert intervals > 1
+    counts, sums = summed(mine), summed(mine, "sum_ns")
+    assert counts["clock_nanosleep"] == SLEEPS
+    assert counts["getppid"] == GETPPIDS
+    assert SLEEPS * SLEEP_NS < sums["clock_nanosleep"] <= said["slept_ns"]
+    assert max(row["max_ns"] for row in mine if row["operation"] == "getppid") < 100_000_000
+    check_histogram(mine)
+    assert {row["probe"] for row in mine} == {"syscall"}
+    numbers = {"clock_nanosleep": 230, "getppid": 110}
+    assert {n: trace.maps["@"][f"{program.pid},{nr}"] for n, nr in numbers.items()} == {n: counts[n] for n in numbers}
+
+
+def test_calls_that_find_no_room_are_counted(known, service, workloads):
+    with Known(known, "calls", SLEEPS, SLEEP_NS, GETPPIDS, service=service) as program:
+        whole = SyscallLatency(workloads, defines={"TARGET_TGID": program.pid})
+        small = SyscallLatency(workloads, entries=5, defines={"TARGET_TGID": program.pid})
+        with started(small, whole):
+            program.run()
+            little, everything = taken(small), taken(whole)
+    assert everything.lost == 0
+    assert little.lost > SLEEPS // 2
+    assert sum(row["count"] for row in little.rows) == little.events
+    assert little.events + little.lost == everything.events
+
+
+def test_a_thread_that_ended_inside_a_call_leaves_nothing_behind(known, service, workloads):
+    """The last call of a process does not return; the next process with its number must not be given that time."""
+    found = Taken()
+    with started(SyscallLatency(workloads)) as collector:
+        with Known(known, "exec", 211, 0, service=service) as program:
+            program.run()
+        found.take(collector)
+    assert found.lost == 0
+    assert not {"exit_group", "exit"} & summed(found.rows).keys()
+
+
+SPINNERS, SPIN_MS = 3, 300
+
+
+def schedstat(pid):
+    """Return (time on the CPU, time waiting for it, times it was given it) of a process's only thread."""
+    return [int(word) for word in Path(f"/proc/{pid}/schedstat").read_text().split()]
+
+
+def test_run_queue_latency_equals_the_kernels_own_books_and_bpftrace(known, service, workloads):
+    second = 'tracepoint:sched:sched_switch /args->next_comm == "perfknown"/ { @[args->next_pid] = count(); }'
+    found = Taken()
+    with started(RunQueueLatency(workloads)) as collector, Bpftrace(second) as trace:
+        with Known(known, "contend", SPINNERS, SPIN_MS, service=service) as program:
+            program.go()
+            time.sleep(SPIN_MS / 1000)
+            found.take(collector)  # an interval ends in the middle
+            pids = program.answer()["pids"]
+            found.take(collector)
+            books = [schedstat(pid) for pid in (program.pid, *pids)]
+    mine = found.of(service=service)
+    count, total = sum(row["count"] for row in mine), sum(row["sum_ns"] for row in mine)
+    waited, arrivals = sum(book[1] for book in books), sum(book[2] for book in books)
+    assert found.lost == 0
+    check_histogram(mine)
+    # The parent was given the CPU before and while it forked; its own last switch may come after the collect.
+    assert abs(count - arrivals) <= 5
+    assert total == pytest.approx(waited, rel=0.05)
+    assert total > (SPINNERS - 1) * SPIN_MS * 1_000_000  # three of one CPU: two wait while one runs
+    assert abs(sum(trace.maps["@"].get(str(pid), 0) for pid in (program.pid, *pids)) - count) <= 5
+
+
+WRITES = 101
+
+
+@pytest.fixture
+def loop_device(tmp_path):
+    """A loop device over a file: a real block device that nobody else writes to."""
+    image = tmp_path / "image"
+    image.write_bytes(bytes(WRITES * 4096))
+    made = subprocess.run(
+        ["losetup", "--find", "--show", "--direct-io=on", image], check=True, capture_output=True, text=True
+    )
+    device = made.stdout.strip()
+    yield device
+    subprocess.run(["losetup", "--detach", device], check=True)
+
+
+def test_every_request_of_a_block_device_is_counted(known, service, workloads, loop_device):
+    name = loop_device.rsplit("/", 1)[-1]
+    found = Taken()
+    with (
+        started(BlockLatency(workloads)) as collector,
+        Known(known, "write", loop_device, WRITES, service=service) as program,
+    ):
+        said = program.run()
+        found.take(collector)
+    rows = [row for row in found.rows if row["operation"].startswith(f"{name} ")]
+    counts = summed(rows)
+    assert found.lost == 0
+    assert counts[f"{name} write"] == WRITES
+    assert counts[f"{name} read"] == WRITES
+    check_histogram(rows)
+    written = [row for row in rows if row["operation"] == f"{name} write"]
+    assert 10_000 * WRITES < sum(row["sum_ns"] for row in written) <= said["took_ns"]
+    assert {row["service"] for row in written} == {service}
+    # What the loop device wrote to the disk below it is the kernel's own.
+    assert found.of(service="kthreadd")
