@@ -135,7 +135,7 @@ def frame(data: Any, method: str = "LZ4", level: int = 1) -> bytes:  # noqa: ANN
     if method == "ZSTD":
         import zstandard
 
-        byte, packed = _ZSTD, zstandard.ZstdCompressor(level=max(level, 1)).compress(data)
+        byte, packed = _ZSTD, zstandard.ZstdCompressor(level=min(max(level, 1), 19)).compress(data)
     elif method == "NONE":
         byte, packed = _NONE, bytes(data)
     else:

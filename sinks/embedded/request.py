@@ -100,7 +100,7 @@ def _statement(given: bytes, body: Iterator[bytes], bound: int) -> tuple[Stateme
     tried = 0
     for chunk in body:
         head += chunk
-        if len(head) - tried < _HEAD and tried:
+        if tried and len(head) - tried < _HEAD and len(head) <= bound:
             continue
         tried = len(head)
         statement = analyse(bytes(head[:_HEAD]), whole=False) if head[:1024].lstrip()[:1] in b"iI-/#(" else None

@@ -69,7 +69,7 @@ def analyse(query: bytes, *, whole: bool = True) -> Statement | None:
     if not whole:
         return None
     kind = "select" if word in _READS else "set" if word == b"SET" else "other"
-    format_name, totals, temporary = _tail(query, tokens)
+    format_name, totals, temporary = _tail(query, tokens, depth=int(word == b"("))
     return Statement(kind, query, format_name, b"", totals, word in _STATEFUL or (word == b"CREATE" and temporary))
 
 
@@ -131,9 +131,8 @@ def _formatted(query: bytes, start: int, tokens: Iterator[tuple[bytes, int, int]
     return Statement("insert", query[:start].rstrip(), name, query[at + skip :])
 
 
-def _tail(query: bytes, tokens: Iterator[tuple[bytes, int, int]]) -> tuple[str, bool, bool]:
+def _tail(query: bytes, tokens: Iterator[tuple[bytes, int, int]], depth: int) -> tuple[str, bool, bool]:
     """Return (format named at the top level, whether TOTALS stands in it, whether TEMPORARY stands in it)."""
-    depth = 0
     named = ""
     totals = temporary = False
     before = b""

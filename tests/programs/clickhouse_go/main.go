@@ -53,7 +53,7 @@ func run(address, database string, method clickhouse.CompressionMethod, name str
 		" ENGINE = MergeTree ORDER BY id"))
 	batch, err := conn.PrepareBatch(ctx, "INSERT INTO "+table)
 	check(name+" batch", err)
-	const rows = 200000
+	const rows = 70001
 	at := time.Date(2024, 5, 6, 7, 8, 9, 0, time.UTC)
 	for i := 0; i < rows; i++ {
 		var null *int32
@@ -100,11 +100,13 @@ func run(address, database string, method clickhouse.CompressionMethod, name str
 	equal(name+" count", count, rows)
 
 	var sum uint64
-	check(name+" parameters", conn.QueryRow(clickhouse.Context(ctx, clickhouse.WithParameters(clickhouse.Parameters{
-		"low": "10", "high": "13", "text": "it's \\ a\ttext",
-	})), "SELECT sum(id) FROM "+table+" WHERE id BETWEEN {low:UInt64} AND {high:UInt64} AND {text:String} != ''").Scan(&sum))
-	equal(name+" parameters", sum, uint64(46))
+	// Servers read parameters as escaped text.
 	var text string
+	check(name+" parameters", conn.QueryRow(clickhouse.Context(ctx, clickhouse.WithParameters(clickhouse.Parameters{
+		"low": "10", "high": "13", "text": `it's \\ a\ttext`,
+	})), "SELECT sum(id), {text:String} FROM "+table+" WHERE id BETWEEN {low:UInt64} AND {high:UInt64}").Scan(&sum, &text))
+	equal(name+" parameters", sum, uint64(46))
+	equal(name+" parameters", text, "it's \\ a\ttext")
 	check(name+" bind", conn.QueryRow(ctx, "SELECT s FROM "+table+" WHERE id = ?", 17).Scan(&text))
 	equal(name+" bind", text, "text 17")
 
