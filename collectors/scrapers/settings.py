@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
+from collectors.scrapers.fetch import Access
 from runtime.settings import Secret
 from streams.schema.errors import SettingsError
 
@@ -14,6 +15,7 @@ PROFILES = ("profile", "heap", "allocs", "goroutine", "mutex", "block", "threadc
 DEFAULT_PROFILES: Mapping[str, str | int] = MappingProxyType(
     {"profile": 15, "allocs": 30, "mutex": 30, "block": 30, "heap": 60, "goroutine": 60, "threadcreate": 60}
 )
+DEFAULT_PATH = "/debug/pprof"
 MAX_SECONDS = 300
 MAX_INTERVAL_S = 86_400
 
@@ -24,7 +26,7 @@ class ScrapeTarget:
 
     address: str
     """Where it listens: ``http://host:port`` or ``https://host:port``."""
-    path: str = "/debug/pprof"
+    path: str = DEFAULT_PATH
     service: str = ""
     """Whose profiles these are; the address's ``host:port`` when empty."""
     version: str = ""
@@ -95,6 +97,16 @@ class ScrapeTarget:
     def labelled_service(self) -> str:
         """Return the service that rows carry."""
         return self.service or self.host
+
+    @property
+    def label(self) -> str:
+        """Return the address as metrics and log lines show it."""
+        return self.address.rstrip("/") + ("" if self.path == DEFAULT_PATH else f"/{self.path.strip('/')}")
+
+    @property
+    def access(self) -> Access:
+        """Return how to be let in."""
+        return Access(self.authorization, self.ca_file, self.cert_file, self.key_file, self.insecure)
 
     def url(self, profile: str) -> str:
         """Return the address of one profile."""

@@ -74,7 +74,11 @@ class StoreUnavailableError(UnavailableError):
 
 
 class TargetUnavailableError(UnavailableError):
-    """A scrape target did not answer, or not with a profile."""
+    """A scrape target did not answer, or not with a profile; ``reason`` is one word for counters."""
+
+    def __init__(self, message: str, reason: str = "unavailable") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class StoreRejectedError(PerfstreamError):

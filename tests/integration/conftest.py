@@ -115,3 +115,12 @@ def start(tmp_path):
         if one.process.poll() is None:
             one.process.kill()
         one.process.wait()
+
+
+@pytest.fixture(scope="session")
+def gopprof(tmp_path_factory):
+    """The executable of the Go program whose profiles are scraped; a missing Go fails here, it does not skip."""
+    binary = tmp_path_factory.mktemp("go") / "gopprof"
+    source = Path(__file__).parents[1] / "programs" / "gopprof"
+    subprocess.run(["go", "build", "-o", str(binary), "."], cwd=source, check=True, timeout=280)
+    return binary

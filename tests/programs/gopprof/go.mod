@@ -1,0 +1,3 @@
+module gopprof
+
+go 1.21
