@@ -106,7 +106,8 @@ async def fetch(
     except (ValueError, asyncio.LimitOverrunError) as error:
         raise TargetUnavailableError("the answer is not HTTP", "protocol") from error
     except OSError as error:
-        known = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or str(error)
+        number = error.errno or 0  # below zero: a name could not be resolved
+        known = os.strerror(number) if number > 0 else error.strerror or str(error)
         raise TargetUnavailableError(f"no connection: {known}", "connect") from error
 
 
