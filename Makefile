@@ -51,3 +51,6 @@ e2e: install-test  ## the whole path
 lock:  ## make requirements.lock anew from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url --no-header -q \
 	    --python-version 3.11 -o requirements.lock
+	uv pip compile pyproject.toml --extra worker --extra sink --extra dashboards --extra read --extra build \
+	    -c requirements.lock --generate-hashes --no-emit-index-url --no-header --no-annotate -q \
+	    --python-version 3.11 -o deploy/image/requirements.lock
