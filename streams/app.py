@@ -38,8 +38,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import faust
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
@@ -48,6 +47,7 @@ from runtime.observe import Health
 from streams.hotspots import Hotspots
 from streams.latency import Latencies
 from streams.metrics import WorkerMetrics
+from streams.offsets import Offsets
 from streams.publish import Result, encoded
 from streams.schema import codec
 from streams.schema.errors import PerfstreamError, SchemaError
@@ -80,7 +80,9 @@ class Worker:
         self._name = f"worker-{uuid.uuid4().hex[:8]}"
         self._states: dict[TP, PartitionWindows[Any]] = {}
         self._partial_at: dict[TP, float] = {}
+        self._offsets = Offsets(settings.kafka.client_options(), settings.worker.group)
         self._committed: dict[TP, tuple[int, str]] | None = None  # None: to be asked for
+        self._begins: dict[TP, int] = {}
         self._ends: dict[TP, int] = {}
         self._ends_at = 0.0
         self._loading = asyncio.Lock()
@@ -117,6 +119,7 @@ class Worker:
         for tp in self._states:
             self.metrics.forget(tp.topic, tp.partition)
         self._states.clear()
+        self._begins.clear()
         self._committed = None
 
     # -- reading
@@ -156,10 +159,12 @@ class Worker:
         return self._states.get(tp)
 
     async def _load(self, tp: TP) -> PartitionWindows[Any]:
+        if tp not in self._begins:
+            self._begins = await self._offsets.begins(self._assigned() | {tp})
         if self._committed is None:
-            self._committed = await committed(self.settings)
+            self._committed = await self._offsets.committed()
         offset, metadata = self._committed.get(tp, (0, ""))
-        first = (await self.app.consumer.earliest_offsets(tp))[tp]
+        first = self._begins.get(tp, 0)
         snapshot = Snapshot.unpack(metadata, max(offset, first), self.settings.windows)
         if first > offset:
             # A window that stood open for so long was published long ago; half of it again would get another name.
@@ -173,17 +178,9 @@ class Worker:
 
     async def _explain_gap(self, tp: TP, expected: int, found: int) -> None:
         """Ask the broker what follows ``expected``: control records and expired ones leave true gaps."""
-        consumer = AIOKafkaConsumer(**self.settings.kafka.client_options(), auto_offset_reset="earliest")
-        await consumer.start()
-        try:
-            partition = TopicPartition(tp.topic, tp.partition)
-            consumer.assign([partition])
-            consumer.seek(partition, expected)
-            record = await asyncio.wait_for(consumer.getone(partition), 30)
-        finally:
-            await consumer.stop()
-        if record.offset < found:
-            raise DeliveryError(f"{tp}: message {record.offset} exists but {found} was delivered")
+        there = await self._offsets.following(tp, expected)
+        if there < found:
+            raise DeliveryError(f"{tp}: message {there} exists but {found} was delivered")
 
     # -- publishing
 
@@ -203,7 +200,7 @@ class Worker:
         """Learn how far behind every assigned partition is, also one that delivers nothing."""
         if self.app.rebalancing:
             return
-        assigned = {tp for tp in self.app.consumer.assignment() if tp.topic.endswith(tuple(KINDS))}
+        assigned = self._assigned()
         if not assigned:
             self.behind = False
             return
@@ -211,15 +208,16 @@ class Worker:
         if now - self._ends_at >= 5 or not assigned <= self._ends.keys():
             self._ends_at = now
             try:
-                found = await asyncio.wait_for(self.app.consumer.highwaters(*assigned), 10)
+                self._ends = await asyncio.wait_for(self._offsets.ends(assigned), 10)
             except (KafkaError, TimeoutError) as error:
                 self._once.warning("ends", f"Kafka does not say where the topics end: {error!r}")
                 return
-            self._ends = {TP(tp.topic, tp.partition): end for tp, end in found.items()}
         for tp in assigned:
-            if tp in self._ends:
-                await self._state(TP(tp.topic, tp.partition))
+            await self._state(tp)
         self.behind = any(self._lag(tp, windows) > 0 for tp, windows in self._states.items())
+
+    def _assigned(self) -> set[TP]:
+        return {TP(*tp) for tp in self.app.consumer.assignment() if tp.topic.endswith(tuple(KINDS))}
 
     def _lag(self, tp: TP, windows: PartitionWindows[Any]) -> int:
         return max(0, self._ends.get(tp, 0) - windows.next_offset, (self._highwater(tp) or 0) - windows.next_offset)
@@ -340,17 +338,6 @@ def build_app(settings: WorkerSettings) -> faust.App:
         producer_acks=-1,
         producer_linger=0,
     )
-
-
-async def committed(settings: WorkerSettings) -> dict[TP, tuple[int, str]]:
-    """Return the group's commits: {partition: (offset, metadata)}."""
-    admin = AIOKafkaAdminClient(**settings.kafka.client_options())
-    await admin.start()
-    try:
-        found = await admin.list_consumer_group_offsets(settings.worker.group)
-    finally:
-        await admin.close()
-    return {TP(tp.topic, tp.partition): (at.offset, at.metadata) for tp, at in found.items() if at.offset >= 0}
 
 
 async def run(settings: WorkerSettings, health: Health, metrics: WorkerMetrics, bind: Any) -> BaseException | None:  # noqa: ANN401
