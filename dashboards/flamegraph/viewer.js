@@ -51,11 +51,12 @@
     for (let i = 0; i < text.length; i++) h = Math.imul(h ^ text.charCodeAt(i), 16777619);
     return h >>> 0;
   }
-  const colours = names.map((name) => {
+  const inKernel = new Set(data.kernel);
+  const colours = names.map((name, n) => {
     const h = hash(name), a = (h % 97) / 97, b = ((h >>> 8) % 89) / 89;
     if (name === "total") return ["#d8d3ca", "#8f8b85"];
     if (name === "(other)" || name[0] === "[") return [`hsl(35 8% ${80 + a * 5}%)`, `hsl(35 5% ${50 + a * 5}%)`];
-    if (/(_\[k\]|\[kernel\]|^(do_syscall|entry_SYSCALL|__x64_|asm_|__schedule|schedule$))/.test(name))
+    if (inKernel.has(n))
       return [`hsl(${200 + a * 22} ${50 + b * 12}% ${74 + b * 6}%)`, `hsl(${200 + a * 22} ${38 + b * 10}% ${56 + b * 6}%)`];
     return [`hsl(${8 + a * 40} ${78 + b * 12}% ${67 + b * 9}%)`, `hsl(${8 + a * 40} ${58 + b * 12}% ${55 + b * 8}%)`];
   });
@@ -93,11 +94,22 @@
     }
   }
 
+  // The name, or as much of it as fits with an ellipsis; "" when that says nothing. Widths are measured once a name.
+  const widths = new Float64Array(names.length);
+  function fitted(n, room) {
+    const name = names[n];
+    if (!widths[n]) widths[n] = pen.measureText(name).width;
+    if (widths[n] <= room) return name;
+    let length = Math.floor((name.length * (room - 10)) / widths[n]);
+    while (length > 1 && pen.measureText(name.slice(0, length)).width > room - 10) length--;
+    return length > 1 ? name.slice(0, length) + "…" : "";
+  }
+
   let drawn = 0;
   function draw() {
     queued = false;
     const theme = dark() ? 1 : 0, scrolled = scroll.scrollTop, down = shiftDown();
-    const page = css("--page"), textColour = css("--frame-text"), hitColour = dark() ? "#c77dff" : "#a43bd6";
+    const page = css("--page"), soft = css("--text"), textColour = css("--frame-text"), hitColour = dark() ? "#c77dff" : "#a43bd6";
     const hitText = dark() ? "#16120e" : "#ffffff";
     pen.fillStyle = page;
     pen.fillRect(0, 0, width, height);
@@ -119,16 +131,11 @@
         pen.strokeRect(x + 0.5, y + 0.5, Math.max(1, w - 2), ROW - 2);
       }
       if (w > 26) {
-        const fits = Math.floor((w - 8) / 6.4), name = names[label[i]];
-        if (fits > 2) {
-          pen.globalAlpha = hits && !hit ? 0.6 : 1;
-          pen.fillStyle = hit ? hitText : textColour;
-          pen.save();
-          pen.beginPath();
-          pen.rect(x, y, w - 3, ROW);
-          pen.clip();
-          pen.fillText(name.length > fits * 1.25 ? name.slice(0, Math.floor(fits * 1.1)) + "…" : name, x + 4, y + ROW / 2);
-          pen.restore();
+        const text = fitted(label[i], w - 7);
+        if (text) {
+          pen.globalAlpha = hits && !hit ? 0.7 : 1;
+          pen.fillStyle = hit ? hitText : hits && theme ? soft : textColour;
+          pen.fillText(text, x + 4, y + ROW / 2);
         }
       }
     });

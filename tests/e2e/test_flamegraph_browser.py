@@ -1,6 +1,7 @@
 """The flame graph page in a real browser, from a file, without network."""
 
 import time
+from dataclasses import replace
 
 import pytest
 from playwright.sync_api import sync_playwright
@@ -124,6 +125,18 @@ def test_details_show_self_total_and_share(show):
     hover(page, "beta")
     assert "total 300 ns (30.00 %)" in page.locator("#status").inner_text()
     assert "self 200 ns (20.00 %)" in page.locator("#status").inner_text()
+
+
+def test_kernel_functions_have_a_colour_of_their_own(show):
+    page = show(replace(SMALL, kernel=frozenset({"idle"})))
+    colour = """name => {
+        const p = flamegraph.place(name), c = document.getElementById("canvas"), r = window.devicePixelRatio;
+        return Array.from(c.getContext("2d").getImageData((p.x + p.w - 6) * r, (p.y + 3) * r, 1, 1).data);
+    }"""
+    red, _green, blue, _alpha = page.evaluate(colour, "idle")
+    assert blue > red
+    red, _green, blue, _alpha = page.evaluate(colour, "work")
+    assert red > blue
 
 
 def test_flame_turns_the_order_over(show):
