@@ -62,6 +62,7 @@ class Handler(BaseHTTPRequestHandler):
     _unread = False
     _query_id = ""
     _started_ns = 0
+    _end = b""
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
         """Say nothing: a URL may hold credentials and parameters."""
@@ -81,6 +82,7 @@ class Handler(BaseHTTPRequestHandler):
     def _route(self) -> None:
         self._began = False
         self._query_id = ""
+        self._end = b""
         self._started_ns = time.monotonic_ns()
         self._unread = self._has_chunks() or self.headers.get("Content-Length", "0") != "0"
         try:
@@ -120,6 +122,9 @@ class Handler(BaseHTTPRequestHandler):
                 body = unframed(body)
             request = read(shared.options, self.command, parameters, self.headers, body)  # type: ignore[arg-type]
             shared.service.run(request, user, self.connection, lambda chunks, stats: self._send(request, chunks, stats))
+            # The last byte leaves when slot and session are free again: the client's next request finds them so.
+            self.wfile.write(self._end)
+            self.wfile.flush()
         finally:
             self.connection.settimeout(_IDLE_S)
 
@@ -229,6 +234,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("X-ClickHouse-Timezone", engine.timezone)
 
     def _send(self, request: Request, chunks: Any, stats: Stats) -> None:  # noqa: ANN401 - any iterable of buffers
+        """Send an answer except for its end."""
         encoding = ""
         if request.flag("compress"):
             method = request.parameters.get("network_compression_method", "LZ4").upper()
@@ -251,17 +257,19 @@ class Handler(BaseHTTPRequestHandler):
             source = None
         self._head(request, encoding, stats, None if source else size)
         if source is None:
-            for chunk in held:
+            whole = [memoryview(chunk) for chunk in held if len(chunk)]
+            for chunk in whole[:-1]:
                 self.wfile.write(chunk)
-            self.wfile.flush()
+            if whole:
+                self.wfile.write(whole[-1][:-1])
+                self._end = bytes(whole[-1][-1:])
             return
+        self._end = b"0\r\n\r\n"
         for chunk in held:
             self._write_chunk(chunk)
         held.clear()
         for chunk in source:
             self._write_chunk(chunk)
-        self.wfile.write(b"0\r\n\r\n")
-        self.wfile.flush()
 
     def _write_chunk(self, data: Any) -> None:  # noqa: ANN401
         if len(data):

@@ -146,12 +146,12 @@ class Service:
                 self._prepare(connection, request, user)
                 yield connection
             return
-        if session.connection is None:
-            session.connection = self._engine.connect()
-        connection = session.connection
         if request.readonly or user.reader:
             # Read-only cannot be lifted again from a connection.
             raise QueryError.of(164, "READONLY", "A session that holds state cannot be used read-only; use POST")
+        if session.connection is None:
+            session.connection = self._engine.connect()
+        connection = session.connection
         # What a SET changes is there to stay.
         before = remember(connection, () if request.statement.kind == "set" else request.settings)
         try:
@@ -168,6 +168,9 @@ class Service:
 
     def _prepare(self, connection: Connection, request: Request, user: User) -> None:
         """Apply the request's database, settings and rights to its connection."""
+        if user.reader and request.statement.kind == "kill":
+            # The engine knows one user, whose statements they would all be.
+            raise QueryError.of(164, "READONLY", "Cannot execute query in readonly mode")
         if request.database:
             connection.use(request.database)
         settings = dict(request.settings)

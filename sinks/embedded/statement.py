@@ -17,25 +17,24 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _READS = frozenset({b"SELECT", b"WITH", b"FROM", b"("})
+_KINDS = {b"SET": "set", b"KILL": "kill"}
 _STATEFUL = frozenset({b"SET", b"USE"})
 
 STREAMED = frozenset((
-    "native", "rowbinary", "rowbinarywithnames", "rowbinarywithnamesandtypes", "tabseparated", "tabseparatedraw",
-    "tabseparatedwithnames", "tabseparatedwithnamesandtypes", "tsv", "tsvraw", "tsvwithnames", "tsvwithnamesandtypes",
-    "csv", "csvwithnames", "csvwithnamesandtypes", "jsoneachrow", "jsonlines", "ndjson", "jsoncompacteachrow",
-    "arrowstream", "lineasstring",
+    "native", "rowbinary", "tabseparated", "tabseparatedraw", "tsv", "tsvraw", "csv", "jsoneachrow", "jsonlines",
+    "ndjson", "jsoncompacteachrow", "lineasstring",
 ))  # fmt: skip
-"""Formats whose parts can be sent as they come. The engine's stream ends every part of other formats (JSON: a wrong
-``rows``; Arrow, Parquet) as if it were the whole, so they are built whole."""
+"""Formats whose parts can be sent as they come. The engine's stream makes every part of the others as if it were the
+whole (the names again, an end in the middle), so they are built whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
     """One analysed statement.
 
-    ``kind``: select, insert, insert_select, set, or other. ``text``: the statement without inline data. ``format``: the
-    one named in it, "" when none is. ``data``: inline data after ``VALUES`` or ``FORMAT name``. ``totals``: it may
-    return more than rows. ``stateful``: it changes its session.
+    ``kind``: select, insert, insert_select, set, kill, or other. ``text``: the statement without inline data.
+    ``format``: the one named in it, "" when none is. ``data``: inline data after ``VALUES`` or ``FORMAT name``.
+    ``totals``: it may return more than rows. ``stateful``: it changes its session.
     """
 
     kind: str
@@ -68,7 +67,7 @@ def analyse(query: bytes, *, whole: bool = True) -> Statement | None:
         return _insert(query, tokens, whole)
     if not whole:
         return None
-    kind = "select" if word in _READS else "set" if word == b"SET" else "other"
+    kind = "select" if word in _READS else _KINDS.get(word, "other")
     format_name, totals, temporary = _tail(query, tokens, depth=int(word == b"("))
     return Statement(kind, query, format_name, b"", totals, word in _STATEFUL or (word == b"CREATE" and temporary))
 
