@@ -28,6 +28,7 @@ class Exec(EventCollector):
 
     def observe(self, records: NDArray[Any]) -> None:
         """Tell the resolver of processes that may be gone in a moment."""
+        super().observe(records[records["result"] != 0])
         if isinstance(self._workloads, ObservesExec):
             for record in records[records["result"] == 0]:
                 self._workloads.observe_exec(
