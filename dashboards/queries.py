@@ -141,12 +141,13 @@ FLAMEGRAPH = Query("flamegraph", FLAMEGRAPH_SQL, IDENTITY, typed=True)
 
 KERNEL_FUNCTIONS = Query(
     "kernel_functions",
-    "SELECT DISTINCT arrayJoin(arrayMap(x -> toString(x), arrayFilter((f, p) -> p = '[kernel]', functions, files))) "
-    "AS function FROM stacks WHERE stack_id IN (SELECT stack_id FROM samples WHERE @where@)",
+    "SELECT DISTINCT arrayJoin(arrayMap(x -> toString(x), arrayFilter((f, p) -> startsWith(p, '[') AND "
+    "p NOT IN ('[anon]', '[vdso]', '[vsyscall]'), functions, files))) AS function\n"
+    "FROM stacks WHERE stack_id IN (SELECT stack_id FROM samples WHERE @where@)",
     IDENTITY,
     typed=True,
 )
-"""Names that the agent found among the kernel's own symbols: their file is ``[kernel]``."""
+"""Names that the agent found among the kernel's symbols: their file is ``[kernel]`` or a module, such as ``[xfs]``."""
 
 _BY_STACK = """\
     SELECT stack_value, arrayMap(x -> toString(x), @parts@) AS names
