@@ -1,0 +1,307 @@
+"""The one way from the node to Kafka, for all collectors.
+
+``publish`` encodes, writes to the spool and returns; a thread of its own sends from the spool with an idempotent
+producer (acks=all, retried without end) and removes a message when Kafka has acknowledged it. A slow or absent Kafka
+therefore costs disk up to the spool's bound and nothing else.
+
+What is repeated when: within one life of the producer nothing, also over a broker's restart. A message whose outcome
+is not known when the agent is killed, or when a producer had to be replaced, is sent again with the same (producer,
+collector, sequence) in its headers: readers drop the repeat by that identity. It is at most ``WINDOW`` messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from collectors.spool import Entry, Spool
+from collectors.spool_files import MAX_RECORD, Message
+from runtime.log import Once
+from runtime.settings import KafkaSettings
+from streams.schema import codec
+from streams.schema.messages import Interval
+from streams.schema.topics import RAW_BY_SCHEMA
+
+MAX_ROWS = 200_000
+MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+WINDOW = 16
+WINDOW_BYTES = 8 * 1024 * 1024
+_LOG = logging.getLogger(__name__)
+_RETRY_S = (0.5, 5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What one ``publish`` came to: messages, rows, encoded bytes, and the losses that they report."""
+
+    messages: int
+    rows: int
+    bytes: int
+    lost: int
+
+
+class Publisher:
+    """Publishes batches of all collectors of one node.
+
+    Args:
+        kafka: how to reach Kafka.
+        spool: where messages wait.
+        cluster: name of the cluster, in the headers and the key.
+        node: name of this node, likewise.
+        topic_prefix: put before the declared topic names.
+        observe_latency: called with the seconds from sending each message to its acknowledgement.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        spool: Spool,
+        cluster: str,
+        node: str,
+        topic_prefix: str = "",
+        observe_latency: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:
+        self.producer = uuid.uuid4().hex
+        self._kafka = kafka
+        self._spool = spool
+        self._cluster = cluster
+        self._node = node
+        self._prefix = topic_prefix
+        self._observe = observe_latency
+        self._sequences: dict[str, int] = {}
+        self._once = Once(_LOG, every_s=60.0)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake: asyncio.Event | None = None
+        self._work: asyncio.Task[None] | None = None
+        self._ready = threading.Event()
+        self._stopping = False
+        self.acknowledged = 0
+        self.trouble = ""
+        """Why nothing is being acknowledged, in words for a person; "" when all is well."""
+        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+
+    def start(self) -> None:
+        """Start the sending thread; Kafka need not be there."""
+        # The client reports each of its endless retries; what an operator needs is said here, once a minute.
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+        self._thread.start()
+        self._ready.wait(10)
+
+    def publish(
+        self, collector: str, schema: str, batch: pa.RecordBatch, start_ns: int, end_ns: int, events: int, lost: int = 0
+    ) -> Published:
+        """Publish one interval of one collector; zero rows are a message, too. Does not wait for Kafka.
+
+        Args:
+            collector: its name; sequence numbers are per collector.
+            schema: name of the batch's schema in the contract.
+            batch: the rows.
+            start_ns: begin of the interval, event time.
+            end_ns: its end, exclusive.
+            events: how many raw events the rows stand for.
+            lost: how many the collector knows that it did not count.
+
+        A batch above ``MAX_ROWS`` or ``MAX_MESSAGE_BYTES`` becomes several messages: ``events`` is divided among them
+        as their rows are (the sum is exact), ``lost`` stands in the first.
+        """
+        owed = self._spool.owed(collector)
+        messages = rows = size = 0
+        remaining = events
+        pending = lost + owed
+        topic = self._prefix + RAW_BY_SCHEMA[schema].name
+        parts = list(_parts(batch))
+        for index, part in enumerate(parts):
+            share = remaining if index == len(parts) - 1 else events * part.num_rows // max(1, batch.num_rows)
+            remaining -= share
+            for piece, (value, headers), piece_events in self._encode(collector, schema, part, start_ns, end_ns, share,
+                                                                     pending):  # fmt: skip
+                message = Message(
+                    topic, f"{self._cluster}/{self._node}".encode(), tuple(headers), value, collector,
+                    piece_events + pending,
+                )  # fmt: skip
+                self._spool.append(message, repays=min(owed, pending))
+                messages, rows, size = messages + 1, rows + piece.num_rows, size + len(value)
+                pending = owed = 0
+        self._signal()
+        return Published(messages, rows, size, lost)
+
+    def close(self, timeout_s: float = 3.0) -> bool:
+        """Send what waits, for at most ``timeout_s`` seconds; the rest stays in the spool. True when all was sent."""
+        self._stopping = True
+        self._signal()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            if self._loop is not None and self._work is not None:
+                with contextlib.suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(self._work.cancel)
+            self._thread.join(1.0)
+        waiting = self._spool.loads().messages
+        if waiting:
+            _LOG.warning("%d messages stay in the spool; the next start sends them", waiting)
+        return not waiting
+
+    def _encode(
+        self, collector: str, schema: str, batch: pa.RecordBatch, start_ns: int, end_ns: int, events: int, lost: int
+    ) -> Iterator[tuple[pa.RecordBatch, tuple[bytes, list[tuple[str, bytes]]], int]]:
+        sequence = self._sequences.get(collector, 0)
+        interval = Interval(collector, self._cluster, self._node, self.producer, sequence, start_ns, end_ns,
+                            events=events, lost=lost)  # fmt: skip
+        encoded = codec.encode(schema, batch, interval)
+        if len(encoded[0]) <= MAX_MESSAGE_BYTES or batch.num_rows <= 1:
+            self._sequences[collector] = sequence + 1
+            yield batch, encoded, events
+            return
+        half = batch.num_rows // 2
+        first = events * half // batch.num_rows
+        yield from self._encode(collector, schema, compact(batch.slice(0, half)), start_ns, end_ns, first, lost)
+        yield from self._encode(collector, schema, compact(batch.slice(half)), start_ns, end_ns, events - first, 0)
+
+    def _signal(self) -> None:
+        if self._loop is not None and self._wake is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._wake.set)
+
+    def _run(self) -> None:
+        asyncio.run(self._main())
+
+    async def _main(self) -> None:
+        self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
+        self._work = asyncio.create_task(self._send_for_ever())
+        self._ready.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._work
+
+    async def _send_for_ever(self) -> None:
+        pause = _RETRY_S[0]
+        while not (self._stopping and self._spool.loads().messages == 0):
+            producer = None
+            try:
+                producer = await self._connect()
+                pause = _RETRY_S[0]
+                await self._drain(producer)
+            except Exception as error:  # noqa: BLE001 - whatever the client raises, sending must go on
+                self._complain(f"{type(error).__name__}: {error}")
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _RETRY_S[1])
+            finally:
+                if producer is not None:
+                    await _stop(producer)
+
+    async def _connect(self) -> Any:  # noqa: ANN401 - aiokafka is untyped
+        from aiokafka import AIOKafkaProducer
+
+        options: dict[str, Any] = {
+            "acks": "all",
+            "enable_idempotence": True,
+            "max_request_size": MAX_RECORD,
+            "max_batch_size": 1 << 20,
+            "retry_backoff_ms": 250,
+            "request_timeout_ms": 60_000,
+            "metadata_max_age_ms": 300_000,
+            **self._kafka.client_options(),
+        }
+        producer = AIOKafkaProducer(**options)
+        try:
+            await producer.start()
+        except BaseException:
+            await _stop(producer)
+            raise
+        return producer
+
+    async def _drain(self, producer: Any) -> None:  # noqa: ANN401
+        assert self._wake is not None
+        while True:
+            self._wake.clear()
+            window = self._spool.take(WINDOW, WINDOW_BYTES)
+            if not window:
+                if self._stopping:
+                    return
+                self.trouble = ""
+                await self._wake.wait()
+                continue
+            await self._send(producer, window)
+
+    async def _send(self, producer: Any, window: list[tuple[Entry, Message]]) -> None:  # noqa: ANN401
+        from aiokafka.errors import InvalidMessageError, MessageSizeTooLargeError, RecordListTooLargeError
+
+        begun = time.monotonic()
+        done = 0
+        try:
+            futures = [await self._queue(producer, message) for _entry, message in window]
+            for (entry, _message), future in zip(window, futures, strict=True):
+                try:
+                    while not (await asyncio.wait([future], timeout=10.0))[0]:
+                        self._complain("it does not acknowledge")
+                    future.result()
+                except (MessageSizeTooLargeError, InvalidMessageError, RecordListTooLargeError) as error:
+                    self._once.warning(
+                        "refused", f"Kafka refuses a message of {entry.collector}: {error}; counted lost"
+                    )
+                    self._spool.refuse(entry)
+                else:
+                    self._spool.ack(entry)
+                    self.acknowledged += 1
+                    self._observe(time.monotonic() - begun)
+                done += 1
+            self.trouble = ""
+        finally:
+            for entry, _message in window[done:]:
+                self._spool.release(entry)
+
+    @staticmethod
+    async def _queue(producer: Any, message: Message) -> Any:  # noqa: ANN401
+        from aiokafka.errors import MessageSizeTooLargeError
+
+        try:
+            return await producer.send(message.topic, message.value, key=message.key, headers=list(message.headers))
+        except MessageSizeTooLargeError as error:
+            # The client's own bound (an option of the user's): a refusal as the broker's would be.
+            refused = asyncio.get_running_loop().create_future()
+            refused.set_exception(error)
+            return refused
+
+    def _complain(self, why: str) -> None:
+        self.trouble = f"Kafka at {self._kafka.bootstrap_servers}: {why}"
+        loads = self._spool.loads()
+        self._once.warning("kafka", f"{self.trouble}; messages wait in the spool", waiting=loads.messages)
+
+
+async def _stop(producer: Any) -> None:  # noqa: ANN401
+    """Stop a producer without waiting for a broker that may never answer."""
+    with contextlib.suppress(Exception):
+        await asyncio.wait_for(producer.stop(), 1.0)
+    with contextlib.suppress(Exception):
+        await asyncio.wait_for(producer.client.close(), 1.0)
+
+
+def _parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    if batch.num_rows <= MAX_ROWS:
+        yield batch
+        return
+    for start in range(0, batch.num_rows, MAX_ROWS):
+        yield compact(batch.slice(start, MAX_ROWS))
+
+
+def compact(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the same rows with dictionaries that hold only what the rows use (a slice keeps them whole)."""
+    columns = []
+    for given in batch.columns:
+        column = given
+        if isinstance(given, pa.DictionaryArray):
+            used, indices = np.unique(column.indices.to_numpy(zero_copy_only=False), return_inverse=True)
+            column = pa.DictionaryArray.from_arrays(
+                pa.array(indices.astype(np.int32), pa.int32()), column.dictionary.take(pa.array(used))
+            )
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
