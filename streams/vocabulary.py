@@ -123,13 +123,16 @@ class Vocabulary:
         self._stack_leaf.extend(function[offsets[1:] - 1])
 
     def pairs(self, groups: NDArray[np.int64], stacks: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the number of each (group, stack) pair, making new ones."""
+        """Return the number of each (group, stack) pair, making new ones.
+
+        A new pair that stands twice in one call gets two numbers, which expand alike; the later one stays known.
+        """
         keys = groups << _SHIFT | stacks
         get = self._pair_ids.get
         found = np.array([get(key, -1) for key in keys.tolist()], np.int64)
         new = np.flatnonzero(found < 0)
         if len(new):
-            first = len(self._pair_ids)
+            first = self._pair_leaf.size
             group, stack = groups[new], stacks[new]
             functions, lengths = gather(self._stack_functions.view, self._stack_start.view, stack)
             leaves = self.slots(group << _SHIFT | self._stack_leaf.view[stack])

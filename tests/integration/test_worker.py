@@ -364,7 +364,7 @@ Worker._commit = dying
 
 async def test_windows_are_exact_after_many_kills_under_load(ground):
     done = asyncio.Event()
-    loading = asyncio.create_task(ground.load(until=done, pause_s=0.04))
+    loading = asyncio.create_task(ground.load(until=done, pause_s=0.15))
     for patch in (None, HALF_PUBLISHED, None, NOT_COMMITTED, None, COMMITTED, None):
         if patch:
             process = ground.start(PATCHED.format(patch=patch))
@@ -385,7 +385,7 @@ async def test_windows_are_exact_after_many_kills_under_load(ground):
 
 async def test_windows_are_exact_while_a_second_worker_joins_and_leaves(ground):
     done = asyncio.Event()
-    loading = asyncio.create_task(ground.load(until=done, pause_s=0.04))
+    loading = asyncio.create_task(ground.load(until=done, pause_s=0.15))
     first = ground.start()
     await ground.until(lambda: metric(first, "result_rows_total") > 0)
     second = ground.start()

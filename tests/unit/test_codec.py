@@ -1,12 +1,16 @@
+"""Round trips, and that decoding is total: whatever the bytes, a valid batch or a ``SchemaError``."""
+
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from streams.schema import clocks, codec, histogram, stacks
-from streams.schema.errors import CorruptRecordError, UnknownVersionError
-from streams.schema.messages import PROFILE, STACK, TEXT, Interval
+from streams.schema import codec, stacks
+from streams.schema.errors import CorruptRecordError, SchemaError, UnknownVersionError
+from streams.schema.messages import LATENCY, PROFILE, SCHEMAS, STACK, TEXT, Interval
 
 INTERVAL = Interval("cpu", "c1", "n1", "p1", 7, 1_000, 2_000, events=3, lost=2)
 
@@ -66,38 +70,132 @@ def test_row_count_must_agree_with_the_headers():
         codec.decode(wrong, value)
 
 
-def test_histogram_buckets_are_continuous_monotone_and_within_the_promised_error():
-    small = np.arange(0, 100_000, dtype=np.uint64)
-    buckets = histogram.bucket_of(small)
-    steps = np.diff(buckets.astype(np.int64))
-    assert set(np.unique(steps)) <= {0, 1}
-    rng = np.random.default_rng(2)
-    big = (rng.random(10_000) * 2.0**63).astype(np.uint64) >> rng.integers(0, 60, 10_000).astype(np.uint64)
-    b = histogram.bucket_of(big)
-    low, wide = histogram.lower_bound(b), histogram.width(b)
-    assert np.all((low <= big) & (big - low < wide))
-    middle = low.astype(float) + (wide.astype(float) - 1) / 2
-    assert np.max(np.abs(middle - big) / np.maximum(big, 1)) <= 0.032
-    assert histogram.bucket_of(np.array([2**64 - 1], dtype=np.uint64))[0] == histogram.BUCKETS - 1
+def decodes(headers, value, expected=""):
+    """Whether it decodes; anything but a SchemaError fails the test."""
+    try:
+        _, interval, batch = codec.decode(headers, value, expected)
+    except SchemaError:
+        return False
+    batch.validate(full=True)
+    assert batch.num_rows == interval.rows
+    return True
 
 
-def test_quantile_of_a_known_distribution():
-    values = np.arange(1, 1001, dtype=np.uint64) * 1000
-    buckets, counts = np.unique(histogram.bucket_of(values), return_counts=True)
-    assert histogram.quantile(buckets, counts.astype(np.uint64), 0.5) == pytest.approx(500_000, rel=0.032)
-    assert histogram.quantile(buckets, counts.astype(np.uint64), 0.99) == pytest.approx(990_000, rel=0.032)
-    assert np.isnan(histogram.quantile(buckets[:0], counts[:0].astype(np.uint64), 0.5))
+VALUE, HEADERS = codec.encode("profile", profile_batch(), INTERVAL)
+NAMES = [name for name, _ in HEADERS]
 
 
-def test_a_clock_one_day_ahead_is_clamped_and_counted():
-    append = 1_000_000_000_000
-    times = np.array([append, append + 86_400_000_000_000, append + clocks.MAX_AHEAD_NS])
-    clamped, count = clocks.clamp(times, append)
-    assert count == 1
-    assert clamped.tolist() == [append, append, append + clocks.MAX_AHEAD_NS]
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=200), st.integers(0, len(VALUE)), st.booleans())
+def test_random_bytes_anywhere_in_a_record_are_a_schema_error_or_a_batch(noise, at, insert):
+    decodes(HEADERS, VALUE[:at] + noise + VALUE[at if insert else at + len(noise) :])
+    assert not decodes(HEADERS, noise)
 
 
-def test_separators_inside_a_name_cannot_forge_a_frame():
-    text = stacks.frame_text("evil\nname\tx", "a\tb", -3)
-    assert stacks.split(text) == [stacks.Frame("evil name x", "a b", 0)]
-    assert len(stacks.split(stacks.join([stacks.frame_text("f")] * 5000))) == stacks.MAX_FRAMES
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(NAMES), st.one_of(st.none(), st.binary(max_size=40), st.integers().map(lambda n: b"%d" % n)))
+def test_any_header_is_a_schema_error_or_a_number_that_fits_the_tables(name, text):
+    headers = [(k, text if k == name else v) for k, v in HEADERS]
+    if decodes(headers, VALUE):
+        _, interval = codec.decode_headers(headers)
+        for number in (interval.sequence, interval.events, interval.lost, interval.start_ns, interval.end_ns):
+            assert 0 <= number < 2**63
+
+
+@pytest.mark.parametrize("name", ["sequence", "events", "lost", "start_ns", "end_ns"])
+def test_a_number_beyond_63_bits_or_below_zero_is_corrupt(name):
+    for number in (b"9223372036854775808", b"-1", b"1e3", b"", b"9" * 5000):
+        assert not decodes([(k, number if k == name else v) for k, v in HEADERS], VALUE)
+    assert not decodes([h for h in HEADERS if h[0] != name], VALUE)
+
+
+def test_a_record_of_another_topic_is_corrupt():
+    assert decodes(HEADERS, VALUE, "profile")
+    with pytest.raises(CorruptRecordError, match="a profile record where latency belongs"):
+        codec.decode(HEADERS, VALUE, "latency")
+
+
+def written(batch, schema="profile"):
+    """A record as a producer would send it that does not look at what it writes."""
+    _, headers = codec.encode("profile", profile_batch((1,) * batch.num_rows), INTERVAL)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return [(k, f"{schema}/1".encode() if k == "schema" else v) for k, v in headers], sink.getvalue().to_pybytes()
+
+
+def replaced(batch, name, column):
+    at = batch.schema.get_field_index(name)
+    return batch.set_column(at, name, column)
+
+
+def test_a_null_at_any_depth_is_corrupt():
+    batch = profile_batch()
+    assert decodes(*written(batch))
+    number = pa.array([1, None, 3], pa.int64())
+    name = pa.DictionaryArray.from_arrays(pa.array([0, 1, 0], pa.int32()), pa.array(["a", None])).cast(TEXT)
+    stack = batch.column("stack")
+    no_id = pa.StructArray.from_arrays(
+        [pa.array([1, None], pa.uint64()), stack.dictionary.field("frames")], fields=list(STACK)
+    )
+    broken = pa.DictionaryArray.from_arrays(stack.indices, no_id)
+    for column, values in (("value", number), ("service", name), ("stack", broken)):
+        with pytest.raises(CorruptRecordError, match="holds nulls"):
+            codec.decode(*written(replaced(batch, column, values)))
+
+
+def latency_batch(buckets=((1, 975),), counts=((3, 4),)):
+    n = len(buckets)
+    data = dict.fromkeys(LATENCY.names, pa.array(["x"] * n).dictionary_encode().cast(TEXT))
+    data |= {
+        "time_ns": pa.array([1_000] * n, pa.int64()),
+        "buckets": pa.array(buckets, pa.list_(pa.uint16())),
+        "counts": pa.array(counts, pa.list_(pa.uint64())),
+    }
+    data |= {name: pa.array([7] * n, pa.uint64()) for name in ("count", "sum_ns", "max_ns")}
+    return pa.RecordBatch.from_arrays([data[name] for name in LATENCY.names], schema=LATENCY)
+
+
+def test_a_histogram_that_contradicts_itself_is_corrupt():
+    assert decodes(*written(latency_batch(), "latency"))
+    assert decodes(*written(latency_batch((), ()), "latency"))
+    for wrong, why in (
+        (latency_batch(((1, 2),), ((3,),)), "more buckets"),
+        (latency_batch(((1, 976),)), "beyond 975"),
+        (latency_batch(((1, None),)), "nulls"),
+    ):
+        with pytest.raises(CorruptRecordError, match=why):
+            codec.decode(*written(wrong, "latency"))
+
+
+def test_times_before_1970_are_corrupt():
+    for time_ns in (-1, -(2**63)):
+        batch = replaced(profile_batch(), "time_ns", pa.array([1, time_ns, 3], pa.int64()))
+        with pytest.raises(CorruptRecordError, match="1970"):
+            codec.decode(*written(batch))
+
+
+@pytest.mark.parametrize("schema", sorted(SCHEMAS))
+def test_an_empty_batch_of_each_schema_survives(schema):
+    empty = pa.RecordBatch.from_arrays([pa.nulls(0, f.type) for f in SCHEMAS[schema]], schema=SCHEMAS[schema])
+    value, headers = codec.encode(schema, empty, INTERVAL)
+    name, interval, batch = codec.decode(headers, value, schema)
+    assert (name, interval.rows, batch.schema) == (schema, 0, SCHEMAS[schema])
+
+
+def test_a_missing_column_a_wrong_type_and_a_second_batch_are_corrupt():
+    batch = profile_batch()
+    assert not decodes(*written(batch.drop_columns(["value"])))
+    assert not decodes(*written(replaced(batch, "value", pa.array([1.0, 2.0, 3.0]))))
+    headers, _ = written(batch)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+        writer.write_batch(batch)
+    assert not decodes(headers, sink.getvalue().to_pybytes())
+
+
+def test_a_column_that_nobody_knows_is_ignored():
+    batch = profile_batch().append_column("newer", pa.array([1, 2, 3]))
+    _, _, read = codec.decode(*written(batch))
+    assert read.equals(profile_batch())

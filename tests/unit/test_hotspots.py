@@ -71,6 +71,13 @@ def test_a_dictionary_that_repeats_an_entry_is_one_group():
     assert found == {("s", "a"): (7, 7)}
 
 
+def test_a_stack_that_stands_twice_in_a_dictionary_changes_no_later_message():
+    kind = Hotspots(10)
+    state = kind.state()
+    count(kind, state, batch([(["a"], 1), (["a"], 2)]))
+    assert count(kind, state, batch([(["b", "c"], 4)])) == {("s", "b"): (0, 4), ("s", "c"): (4, 4)}
+
+
 def test_values_beyond_doubles_are_exact():
     kind = Hotspots(10)
     big = 2**53 + 1
