@@ -70,7 +70,8 @@ def finish(form: str, rows: list[dict[str, Any]], empty: Callable[[], str], tabl
 def profile() -> None:
     """Ask what the time is spent on.
 
-    A MATCHER selects by identity, e.g. 'shop{version="v1.0", node=~"a.*", pod!="x"}'.
+    A MATCHER selects by identity, e.g. 'shop{version="v1.0", node=~"a.*", pod!="x"}'. Times that begin more than 30
+    days ago are answered from whole hours, in which nodes and pods are not kept apart.
     """
 
 

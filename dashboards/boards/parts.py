@@ -191,6 +191,8 @@ def _timeseries(panel: Panel) -> Any:  # noqa: ANN401
                 .show_legend(True).calcs(["mean", "max"]))
         .tooltip(VizTooltipOptions().mode(models.TooltipDisplayMode.MULTI).sort(models.SortOrder.DESCENDING))
     )  # fmt: skip
+    if " AS name" in panel.sql:  # one series for each name, called just that
+        made = made.display_name("${__field.labels.name}")
     if panel.stacked:
         made = made.stacking(StackingConfig().mode(models.StackingMode.NORMAL))
     return made

@@ -117,6 +117,12 @@ def test_the_flame_graph_panel_gets_the_frame_that_it_needs():
     )
 
 
+def test_series_are_called_by_their_name_alone():
+    defaults = panels("perfstream-fleet")["CPU by service"]["fieldConfig"]["defaults"]
+    assert defaults["displayName"] == "${__field.labels.name}"
+    assert "displayName" not in panels("perfstream-latency")["Percentiles"]["fieldConfig"]["defaults"]
+
+
 def test_panels_are_placed_in_rows_without_overlap():
     panel = Panel("p", "stat", EVENT_RATE, width=10, height=3)
     places = place((panel, panel, replace(panel, height=5), panel, panel))
