@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.broker import free_port
+from deploy.broker import Broker, free_port
 
 
 @dataclass
@@ -56,8 +56,8 @@ class Store:
             raise
 
 
-def start_store(path, *, environ=None, port=None, wait_s=20.0):
-    """Start a store on a directory and wait until it answers; the caller stops it."""
+def start_store(path, *, environ=None, port=None, wait_s=20.0, prefix=()):
+    """Start a store on a directory and wait until it answers; the caller stops it. ``prefix``: a command to run it in."""
     port = port or free_port()
     observe_port = free_port()
     log = Path(f"{path}.log")
@@ -65,7 +65,7 @@ def start_store(path, *, environ=None, port=None, wait_s=20.0):
     environment |= {"PERFSTREAM_HTTP_PORT": str(observe_port), "MALLOC_ARENA_MAX": "2", **(environ or {})}
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "deploy.cli", "store", "--path", str(path), "--port", str(port)],
+            [*prefix, sys.executable, "-m", "deploy.cli", "store", "--path", str(path), "--port", str(port)],
             stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=environment,
             cwd=Path(__file__).parents[2], start_new_session=True,
         )  # fmt: skip
@@ -124,3 +124,12 @@ def gopprof(tmp_path_factory):
     source = Path(__file__).parents[1] / "programs" / "gopprof"
     subprocess.run(["go", "build", "-o", str(binary), "."], cwd=source, check=True, timeout=280)
     return binary
+
+
+@pytest.fixture
+def own_broker(tmp_path):
+    """A Kafka that a test may kill and start again."""
+    instance = Broker(tmp_path / "kafka", free_port(), free_port(), heap="256m")
+    instance.start()
+    yield instance
+    instance.stop()
