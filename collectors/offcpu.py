@@ -14,13 +14,16 @@ ring buffer that carries nothing), which arrives as soon as the scheduler turns 
 context, still inside the ``schedule()`` that it waited in, both its stacks as they were. The program at
 ``irq_vectors:irq_work_entry`` takes them there. The frames above ``__schedule`` are taken off.
 
+Where the C library has no frame pointers, the function that called it is missing between it and its own caller.
+
 Does not measure: kernel threads; stopped or traced threads; waits that began before the start or do not end; time
 runnable but preempted (that is run queue latency); a thread that is switched out again before the interrupt comes
 (some in a thousand), and one that shares its slot with another thread that left later: both are counted as lost.
+So is a wait whose interrupt coincides with one of another CPU with the same number modulo 4.
 Needs the tracepoint ``irq_vectors:irq_work_entry`` (x86). On a PREEMPT_RT kernel the interrupt may come late: lost.
 
-Costs: 0.1 to 0.2 microseconds a context switch; for a wait that is taken, on a virtual machine, 12 for the interrupt
-(it leaves the guest) and 14 for two stack walks. ``set_threshold`` and ``most_per_s`` bound it.
+Costs: 0.1 to 0.2 microseconds a context switch; for a wait that is taken, on a virtual machine, 6 to 12 for the
+interrupt (it leaves the guest) and 10 to 14 for two stack walks. ``set_threshold`` and ``most_per_s`` bound it.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collectors.base import Batch, WorkloadResolver
+from collectors.bpf import fields
 from collectors.bpf.kernel import RunStats
 from collectors.bpf.loader import Programs, load
 from collectors.bpf.ringbuf import RingBuffer
@@ -41,7 +45,8 @@ from streams.schema.errors import UsageError
 
 DEFAULT_THRESHOLD_NS = 1_000_000
 _LONGEST_PERIOD_NS = 1_000_000_000
-_KICK_PAGES = 64
+_KICK_PAGES = 16
+_KICKS = 4
 _MOST_SLOTS = 1 << 18
 _WAITS_PER_SECOND = 400
 _INTERRUPT_FRAMES = 5  # where names cannot be read: interrupt entry, finish_task_switch, __schedule
@@ -71,7 +76,7 @@ class OffCpu:
         self._drained_s = 0.0
         self._programs: Programs | None = None
         self._counts: StackCounts | None = None
-        self._kick: RingBuffer | None = None
+        self._kicks: list[RingBuffer] = []
         self._is_schedule: dict[int, bool] = {}
 
     @property
@@ -101,9 +106,9 @@ class OffCpu:
         """
         room = entries(_WAITS_PER_SECOND * self._interval_s)
         defines = {"STACKS": room, "FRAMES": FRAMES, "SLOTS": _slots(), "KICK_PAGES": _KICK_PAGES}
-        self._programs = load("offcpu.bpf.c", defines)
-        self._kick = RingBuffer(self._programs.maps["kick"], np.dtype("<u8"))
-        self._counts = StackCounts(self._programs, self._symbolizer, self._workloads, self._kick.read)
+        self._programs = load("offcpu.bpf.c", defines, offsets=fields.TASK)
+        self._kicks = [RingBuffer(self._programs.maps[f"kick_{n}"], np.dtype("<u8")) for n in range(_KICKS)]
+        self._counts = StackCounts(self._programs, self._symbolizer, self._workloads, self._empty_kicks)
         self._counts.set_control(CONTROL_THRESHOLD, self._threshold_ns)
         self._programs.attach()
         self._drained_s = time.monotonic()
@@ -112,7 +117,7 @@ class OffCpu:
         """Return what was counted since the last call, as rows of the interval that starts at ``start_ns``."""
         assert self._counts is not None
         period = self._period_ns
-        drained = self._counts.drain(self._kick.read if self._kick else None)
+        drained = self._counts.drain(self._empty_kicks)
         self._set_period(int(drained.values["count"].sum(dtype=np.uint64)))
         trimmed = Drained(
             drained.keys,
@@ -122,6 +127,10 @@ class OffCpu:
             drained.lost,
         )
         return self._counts.batch(trimmed, drained.values["sum"].astype(np.int64), "offcpu", period, start_ns)
+
+    def _empty_kicks(self) -> None:
+        for kick in self._kicks:
+            kick.read()
 
     def _set_period(self, waits: int) -> None:
         """Choose the period of the interval that has begun from the rate in the one that has ended."""
@@ -162,13 +171,14 @@ class OffCpu:
         """Detach and free everything. May be called twice."""
         if self._counts is not None:
             self._counts.close()
-        if self._kick is not None:
-            self._kick.close()
+        for kick in self._kicks:
+            kick.close()
+        self._kicks = []
         if self._programs is not None:
             self._programs.close()
         if self._own_symbolizer:
             self._symbolizer.close()
-        self._counts = self._programs = self._kick = None
+        self._counts = self._programs = None
 
 
 def _checked(threshold_ns: int) -> int:

@@ -173,16 +173,16 @@ class Workloads:
         if known is not None and now - known.checked_s < _CHECK_S:
             return known.workload
         who = self._identity(pid)
-        if who is None:
+        if who is not None and known is not None and known.identity == who:
+            known.checked_s = now
+            return known.workload
+        workload = self._read(pid) if who is not None else None
+        if who is None or workload is None:
             if known is not None:
                 return known.workload
             # A short-lived process of a container that is known by another of its processes.
             sibling = self._by_cgroup.get(cgroup_id) if cgroup_id else None
             return sibling if sibling is not None else Workload(service=_clean(comm) or "unknown")
-        if known is not None and known.identity == who:
-            known.checked_s = now
-            return known.workload
-        workload = self._read(pid) or Workload(service=_clean(comm) or "unknown")
         self._known.put(pid, _Known(who, workload, now))
         if cgroup_id and workload.container:
             self._by_cgroup.put(cgroup_id, workload)

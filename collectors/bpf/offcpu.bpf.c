@@ -3,6 +3,7 @@
  *   SLOTS  a power of two: threads that can be off CPU at once, by tid modulo SLOTS */
 #include <uapi/linux/ptrace.h>
 #include "stack_count.h"
+#include "task.h"
 
 BPF_HASH(counts0, struct count_key, struct count_value, STACKS);
 BPF_HASH(counts1, struct count_key, struct count_value, STACKS);
@@ -39,7 +40,8 @@ static __always_inline struct count_value *value_of(u64 buffer, struct count_key
 #define SLOTS 32768
 #endif
 #define BLOCKED 3         /* TASK_INTERRUPTIBLE | TASK_UNINTERRUPTIBLE; runnable, stopped and traced are not waiting */
-#define DYING 0x30        /* EXIT_DEAD | EXIT_ZOMBIE */
+#define IDLING 0x400      /* TASK_NOLOAD: kernel threads with nothing to do */
+#define DYING 0x80        /* TASK_DEAD */
 #define KERNEL_THREAD (~0ULL)
 
 struct slot {
@@ -54,21 +56,51 @@ struct waiting {
 
 BPF_ARRAY(slots, struct slot, SLOTS);
 BPF_PERCPU_ARRAY(waiting, struct waiting, 1);
-BPF_RINGBUF_OUTPUT(kick, KICK_PAGES);
+/* A ring buffer has one interrupt to raise: while it is on its way on one CPU, another CPU's is swallowed. */
+BPF_RINGBUF_OUTPUT(kick_0, KICK_PAGES);
+BPF_RINGBUF_OUTPUT(kick_1, KICK_PAGES);
+BPF_RINGBUF_OUTPUT(kick_2, KICK_PAGES);
+BPF_RINGBUF_OUTPUT(kick_3, KICK_PAGES);
 
-TRACEPOINT_PROBE(sched, sched_switch)
+/* Nothing is sent: giving the record back with a wake-up raises an interrupt on this CPU, which is taken when
+ * interrupts are on again, in the context of the thread that comes in now. */
+static __always_inline void raise_interrupt(void)
 {
-    u32 zero = 0, tid = args->prev_pid, next = args->next_pid;
+    void *record;
+    switch (bpf_get_smp_processor_id() & 3) {
+    case 0:
+        if ((record = kick_0.ringbuf_reserve(8)))
+            kick_0.ringbuf_discard(record, BPF_RB_FORCE_WAKEUP);
+        break;
+    case 1:
+        if ((record = kick_1.ringbuf_reserve(8)))
+            kick_1.ringbuf_discard(record, BPF_RB_FORCE_WAKEUP);
+        break;
+    case 2:
+        if ((record = kick_2.ringbuf_reserve(8)))
+            kick_2.ringbuf_discard(record, BPF_RB_FORCE_WAKEUP);
+        break;
+    default:
+        if ((record = kick_3.ringbuf_reserve(8)))
+            kick_3.ringbuf_discard(record, BPF_RB_FORCE_WAKEUP);
+    }
+}
+
+/* By BTF, for two reasons: it is cheaper, and a classic tracepoint's programs are skipped on a CPU on which somebody
+ * is in the middle of reading a map. */
+int tp_btf__sched_switch(u64 *ctx)
+{
+    u32 zero = 0, tid = load32(ctx[1], OFF_TASK_PID), next = load32(ctx[2], OFF_TASK_PID);
     u64 now = bpf_ktime_get_ns();
 
     if (tid) {
-        long state = args->prev_state;
+        u32 state = ctx[0] ? 0 : (u32)ctx[3]; /* preempted: it can run */
         u32 index = tid & (SLOTS - 1);
         struct slot *s = slots.lookup(&index);
         if (s && state & DYING) {
             if (s->tid == tid)
                 s->since = 0;
-        } else if (s && state & BLOCKED) {
+        } else if (s && state & BLOCKED && !(state & IDLING)) {
             if (s->tid != tid) {
                 if (s->since && s->since != KERNEL_THREAD)
                     count_lost(LOST_MISSED);
@@ -104,15 +136,11 @@ TRACEPOINT_PROBE(sched, sched_switch)
         count_lost(LOST_MISSED);
     w->tid = next;
     w->blocked_ns = blocked;
-    /* Nothing is sent: giving the record back with a wake-up raises an interrupt on this CPU, which is taken when
-     * interrupts are on again, in the context of the thread that comes in now. */
-    void *record = kick.ringbuf_reserve(8);
-    if (record)
-        kick.ringbuf_discard(record, BPF_RB_FORCE_WAKEUP);
+    raise_interrupt();
     return 0;
 }
 
-TRACEPOINT_PROBE(irq_vectors, irq_work_entry)
+int tp_btf__irq_work_entry(u64 *ctx)
 {
     u32 zero = 0;
     struct waiting *w = waiting.lookup(&zero);
@@ -125,7 +153,7 @@ TRACEPOINT_PROBE(irq_vectors, irq_work_entry)
         count_lost(LOST_MISSED);
         return 0;
     }
-    if (count_stacks(args, blocked, 1) <= 0) {
+    if (count_stacks(ctx, blocked, 1) <= 0) {
         /* Without user memory: a kernel thread. Its waits are the kernel's own idling; do not look again. */
         u32 index = tid & (SLOTS - 1);
         struct slot *s = slots.lookup(&index);

@@ -26,6 +26,11 @@ class Mapping:
         return self.inode != 0 and self.path.startswith("/")
 
     @property
+    def may_be_jit(self) -> bool:
+        """Whether code in it may come from a JIT: memory with no file behind it, and not the kernel's own."""
+        return not self.is_file and self.path not in ("[vdso]", "[vsyscall]")
+
+    @property
     def shown_path(self) -> str:
         """The path without the kernel's mark for deleted files."""
         return self.path.removesuffix(" (deleted)")

@@ -66,6 +66,10 @@ class Process:
             return False
         self._text = text
         self._mappings = maps.parse(text)
+        if self._perf_map is None and any(mapping.may_be_jit for mapping in self._mappings.entries):
+            # Read while it lives: an address may be asked for when it has exited.
+            self._perf_map = PerfMap()
+            self._update_perf_map(self._perf_map)
         self._keys = {
             index: self._modules.key_of(self.pid, mapping)
             for index, mapping in enumerate(self._mappings.entries)

@@ -7,7 +7,7 @@ from collections import Counter
 
 from collectors.exec import Exec
 from collectors.exit import Exit
-from tests.kernel.known import Bpftrace, Known, Taken, started
+from tests.kernel.known import Bpftrace, Known, Taken, started, until
 
 RUNS, FAILING = 997, 13
 
@@ -22,9 +22,8 @@ def test_every_exec_and_exit_is_told_and_bpftrace_agrees(known, service, workloa
     with started(Exec(workloads), Exit(workloads)) as (one, other), Bpftrace(second) as trace:
         with Known(known, "exec", RUNS, FAILING, service=service) as program:
             program.go()
-            while not execs.of(comm="exe"):  # intervals end while it runs: nothing may be lost or told twice
-                execs.take(one)
-                exits.take(other)
+            # Intervals end while it runs: nothing may be lost or told twice.
+            until(lambda: execs.take(one).of(comm="exe") and exits.take(other).of(comm="exe"))
             program.answer()
             program.end()
         execs.take(one)

@@ -5,7 +5,7 @@ from collections import Counter
 
 from collectors.tcpaccept import TcpAccept
 from collectors.tcpconnect import TcpConnect
-from tests.kernel.known import Bpftrace, Known, Taken, started
+from tests.kernel.known import Bpftrace, Known, Taken, started, until
 
 V4, V6, REFUSED4, REFUSED6 = 101, 97, 7, 6
 WAIT_MS, NONE_LEFT = 100, 3
@@ -23,12 +23,10 @@ def test_every_connect_and_accept_is_told_and_bpftrace_agrees(known, service, wo
         }}
     """
     connects, accepts = Taken(), Taken()
-    with started(TcpConnect(workloads), TcpAccept(workloads)) as (one, other), Bpftrace(second) as trace:
+    with started(TcpConnect(workloads), TcpAccept(workloads)) as (one, other), Bpftrace(second) as trace:  # noqa: SIM117 - bpftrace ends before its maps are read
         with Known(known, "tcp", V4, V6, REFUSED4, REFUSED6, WAIT_MS, NONE_LEFT, service=service) as program:
             program.go()
-            while not connects.of(service=service):
-                connects.take(one)
-                accepts.take(other)
+            until(lambda: accepts.take(other) and connects.take(one).of(service=service))
             said = program.answer()
             connects.take(one)
             accepts.take(other)
