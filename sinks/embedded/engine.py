@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -145,10 +146,11 @@ class Engine:
         self.defaults = self._defaults()
         self._connect_string = f"{self.path}?" + "&".join(f"{key}={value}" for key, value in self.defaults.items())
         self._raw_connect = _load()
+        _refuse_second(self.path)
         try:
             self._base: Any = self._raw_connect(str(self.path))
         except RuntimeError as error:
-            raise self._refused(error) from error
+            raise StoreUnavailableError(f"the engine cannot open {self.path}: {str(error)[:300]}") from error
         self._lock = threading.Lock()
         self._open = True
         self.version, self.timezone, self.name = self._hello()
@@ -162,21 +164,6 @@ class Engine:
             "max_bytes_before_external_group_by": str(spill),
             "max_bytes_before_external_sort": str(spill),
         }
-
-    def _refused(self, error: RuntimeError) -> Exception:
-        text = str(error)
-        try:
-            import fcntl
-
-            with (self.path / "status").open("rb+") as status:
-                fcntl.flock(status, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            pass
-        except OSError:
-            return StoreUnavailableError(
-                f"another process has the store at {self.path} open; end it, or choose another --path"
-            )
-        return StoreUnavailableError(f"the engine cannot open {self.path}: {text[:300]}")
 
     def _hello(self) -> tuple[str, str, str]:
         with self.connection() as connection:
@@ -248,6 +235,19 @@ def _machine_memory() -> int:
     with suppress(OSError, ValueError):
         total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
     return total
+
+
+def _refuse_second(path: Path) -> None:
+    """Ask before the engine does: it would write about it to standard error, too."""
+    try:
+        with (path / "status").open("rb+") as status:
+            fcntl.flock(status, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        pass
+    except BlockingIOError as error:
+        raise StoreUnavailableError(
+            f"another process has the store at {path} open; end it, or choose another --path"
+        ) from error
 
 
 def _load() -> Any:  # noqa: ANN401

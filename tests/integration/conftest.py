@@ -57,7 +57,7 @@ class Store:
 
 
 def start_store(path, *, environ=None, port=None, wait_s=20.0, prefix=()):
-    """Start a store on a directory and wait until it answers; the caller stops it. ``prefix``: a command to run it in."""
+    """Start a store and wait until it answers; the caller stops it. ``prefix``: a command to run it in."""
     port = port or free_port()
     observe_port = free_port()
     log = Path(f"{path}.log")
