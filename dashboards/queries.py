@@ -139,16 +139,6 @@ ORDER BY node_path"""
 
 FLAMEGRAPH = Query("flamegraph", FLAMEGRAPH_SQL, IDENTITY, typed=True)
 
-KERNEL_FUNCTIONS = Query(
-    "kernel_functions",
-    "SELECT DISTINCT arrayJoin(arrayMap(x -> toString(x), arrayFilter((f, p) -> startsWith(p, '[') AND "
-    "p NOT IN ('[anon]', '[vdso]', '[vsyscall]'), functions, files))) AS function\n"
-    "FROM stacks WHERE stack_id IN (SELECT stack_id FROM samples WHERE @where@)",
-    IDENTITY,
-    typed=True,
-)
-"""Names that the agent found among the kernel's symbols: their file is ``[kernel]`` or a module, such as ``[xfs]``."""
-
 _BY_STACK = """\
     SELECT stack_value, arrayMap(x -> toString(x), @parts@) AS names
     FROM (SELECT stack_id, sum(value) AS stack_value FROM samples WHERE @where@ GROUP BY stack_id) AS counted

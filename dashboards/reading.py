@@ -18,17 +18,13 @@ SAMPLES_KEPT = timedelta(days=30)
 
 @dataclass(frozen=True, slots=True)
 class Flamegraph:
-    """Nodes in depth-first pre-order under one root, columns of equal length; values in ``unit``.
-
-    ``kernel`` holds the labels that are functions of the kernel.
-    """
+    """Nodes in depth-first pre-order under one root, columns of equal length; values in ``unit``."""
 
     unit: str
     level: list[int]
     value: list[int]
     self: list[int]
     label: list[str]
-    kernel: frozenset[str] = frozenset()
 
     @property
     def total(self) -> int:
@@ -84,14 +80,12 @@ def top(store: Store, selection: Selection, n: int = 20, by: str = "function") -
 def flamegraph(store: Store, selection: Selection, min_share: float = queries.MIN_SHARE) -> Flamegraph:
     """Return a selection's flame graph; nodes under ``min_share`` of the whole stand in ``(other)``, sums are exact."""
     rows = store.rows(*_source(queries.FLAMEGRAPH, selection).bound(selection, min_share=min_share))
-    kernel = store.rows(*_source(queries.KERNEL_FUNCTIONS, selection).bound(selection))
     return Flamegraph(
         unit=whole(store, selection)[1] or "nanoseconds",
         level=[int(row["level"]) for row in rows],
         value=[int(row["value"]) for row in rows],
         self=[int(row["self"]) for row in rows],
         label=[str(row["label"]) for row in rows],
-        kernel=frozenset(str(row["function"]) for row in kernel),
     )
 
 

@@ -39,7 +39,6 @@ def render(graph: Flamegraph, title: str, subtitle: str = "") -> str:
     data = {
         "unit": graph.unit,
         "names": list(names),
-        "kernel": [number for name, number in names.items() if name in graph.kernel],
         "level": graph.level,
         "value": graph.value,
         "self": graph.self,

@@ -51,12 +51,11 @@
     for (let i = 0; i < text.length; i++) h = Math.imul(h ^ text.charCodeAt(i), 16777619);
     return h >>> 0;
   }
-  const inKernel = new Set(data.kernel);
-  const colours = names.map((name, n) => {
+  const colours = names.map((name) => {
     const h = hash(name), a = (h % 97) / 97, b = ((h >>> 8) % 89) / 89;
     if (name === "total") return ["#d8d3ca", "#8f8b85"];
     if (name === "(other)" || name[0] === "[") return [`hsl(35 8% ${80 + a * 5}%)`, `hsl(35 5% ${50 + a * 5}%)`];
-    if (inKernel.has(n))
+    if (name.endsWith("_[k]")) // as the agent marks the kernel's functions
       return [`hsl(${200 + a * 22} ${50 + b * 12}% ${74 + b * 6}%)`, `hsl(${200 + a * 22} ${38 + b * 10}% ${56 + b * 6}%)`];
     return [`hsl(${8 + a * 40} ${78 + b * 12}% ${67 + b * 9}%)`, `hsl(${8 + a * 40} ${58 + b * 12}% ${55 + b * 8}%)`];
   });

@@ -207,7 +207,7 @@ def test_pipeline_health_counts_losses_and_gaps(ask, store, known):
         for node in ("node-a", "node-b") for collector in ("cpu", "runqlat", "exec")
     }  # fmt: skip
     late = shown(ask, "perfstream-pipeline", "Late rows")
-    assert sum(row["late_rows"] for row in late) == 5  # "do_nanosleep", once a minute
+    assert sum(row["late_rows"] for row in late) == 5  # "do_nanosleep_[k]", once a minute
 
 
 class Grafana:

@@ -240,7 +240,6 @@ def test_flamegraph_adds_up_on_every_level(run, known, tmp_path):
     assert not any(name.startswith("tiny_") for name in names)
     assert (names[at + 1], data["value"][at + 1]) == ("(other)", 2 * MS * len(known_rows.TINY))
     assert data["value"][names.index("[stack not stored]")] == 700 * 30 * MS
-    assert {data["names"][number] for number in data["kernel"]} == {"do_nanosleep", "work"}
     # Recursion stays visible as nested nodes here.
     assert names.count("walk") == 4
     assert "<script>alert(1)" not in path.read_text().replace("\\u003c", "")

@@ -105,8 +105,7 @@ def test_waiting_shows_nothing_where_nobody_looks():
     assert printed(slow) == ("", "")
 
 
-GRAPH = Flamegraph("nanoseconds", [0, 1, 1], [10, 7, 3], [0, 7, 3], ["total", "</script><b>%%@data@%%", "k"],
-                   frozenset({"k"}))  # fmt: skip
+GRAPH = Flamegraph("nanoseconds", [0, 1, 1], [10, 7, 3], [0, 7, 3], ["total", "</script><b>%%@data@%%", "k"])
 
 
 def test_the_page_holds_names_as_data_only():
@@ -115,7 +114,7 @@ def test_the_page_holds_names_as_data_only():
     assert text.count("</script>") == 2
     data = text.split('<script id="data" type="application/json">')[1].split("</script>")[0]
     assert json.loads(data) == {
-        "unit": "nanoseconds", "names": GRAPH.label, "kernel": [2], "level": [0, 1, 1], "value": [10, 7, 3],
+        "unit": "nanoseconds", "names": GRAPH.label, "level": [0, 1, 1], "value": [10, 7, 3],
         "self": [0, 7, 3], "label": [0, 1, 2],
     }  # fmt: skip
     assert "http://" not in text.replace("http://www.w3.org", "")
