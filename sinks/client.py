@@ -11,14 +11,16 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from runtime.settings import ClickHouseSettings
-from streams.schema.errors import SettingsError, StoreRejectedError, StoreUnavailableError
+from streams.schema.errors import BackpressureError, SettingsError, StoreRejectedError, StoreUnavailableError
 
 DEFAULT_DATABASE = "perfstream"
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
 
-# The server's codes for "not now": too slow, too busy, out of memory or disk, too many parts, read-only, no session.
-_RETRIABLE = frozenset({3, 74, 75, 159, 160, 164, 201, 202, 203, 209, 210, 225, 236, 241, 242, 243, 252, 285, 319, 394,
-                        425, 439, 473, 999})  # fmt: skip
+# The server's codes for "not so much", and how long to wait, in seconds: quota, queries, connections, memory, disk,
+# parts, threads.
+_BUSY = {201: 30.0, 202: 1.0, 203: 1.0, 241: 2.0, 243: 30.0, 252: 5.0, 439: 1.0}
+# For "not now": too slow, read-only, aborted, no quorum or keeper, unknown whether it landed.
+_RETRIABLE = frozenset({3, 74, 75, 159, 160, 164, 209, 210, 225, 236, 242, 285, 319, 394, 425, 473, 999})
 
 # One request is one block, whatever its size, so that a repeat of it meets the same deduplication ids.
 _ONE_BLOCK = {
@@ -47,7 +49,7 @@ def database_of(settings: ClickHouseSettings) -> str:
 
 @contextmanager
 def translated(what: str) -> Iterator[None]:
-    """Turn the driver's exceptions into ``StoreUnavailableError`` (retriable) or ``StoreRejectedError``."""
+    """Turn the driver's exceptions into ours: unavailable and backpressure are retriable, a refusal is not."""
     from clickhouse_connect.driver.exceptions import ClickHouseError
     from urllib3.exceptions import HTTPError
 
@@ -56,6 +58,8 @@ def translated(what: str) -> Iterator[None]:
     except ClickHouseError as error:
         code = getattr(error, "code", None)
         text = f"{what}: {str(error)[:300]}"
+        if code in _BUSY:
+            raise BackpressureError(text, _BUSY[code]) from error
         if code is not None and code not in _RETRIABLE:
             raise StoreRejectedError(text) from error
         raise StoreUnavailableError(text) from error
@@ -85,6 +89,7 @@ def insert(client: Any, table: str, rows: pa.Table, token: str | None) -> int:  
 
     Raises:
         StoreUnavailableError: it may or may not have landed; the same call with the same token is safe.
+        BackpressureError: the store has too much to do; the same call after ``retry_after_s``.
         StoreRejectedError: the store refused it.
     """
     sink = pa.BufferOutputStream()

@@ -78,6 +78,7 @@ def run(settings: SinkSettings) -> bool:
     from sinks.metrics import Metrics
 
     runtime_log.configure("sink", settings.log_level)
+    logging.getLogger("aiokafka").setLevel(logging.WARNING)
     logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)  # says what we say, once for each try
     database_of(settings.clickhouse)
     health, metrics = Health(), Metrics()

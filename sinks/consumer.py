@@ -31,7 +31,7 @@ from sinks.metrics import Metrics
 from sinks.offsets import CommittedOffsets
 from sinks.settings import SinkSettings
 from sinks.writer import Bad, Writer, decode
-from streams.schema.errors import PerfstreamError, StoreRejectedError, UnavailableError
+from streams.schema.errors import BackpressureError, PerfstreamError, StoreRejectedError, UnavailableError
 from streams.schema.topics import DEAD_LETTERS, RAW, RESULTS
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
             auto_offset_reset="earliest",
             session_timeout_ms=settings.session_timeout_ms,
             heartbeat_interval_ms=min(3000, settings.session_timeout_ms // 3),
-            max_partition_fetch_bytes=4 * 1024 * 1024,
+            max_partition_fetch_bytes=max(64 * 1024, min(4 * 1024 * 1024, settings.batch.bytes)),
             **options,
         )
         self._producer = AIOKafkaProducer(
@@ -227,16 +227,19 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _later(self, batch: Batch, error: Exception) -> None:
         batch.failures += 1
-        refused = isinstance(error, StoreRejectedError)
-        longest = _REJECTED_BACKOFF_S if refused else _MAX_BACKOFF_S
-        wait = min(longest, 0.25 * 2 ** min(batch.failures, 10)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
-        batch.retry_at = time.monotonic() + wait
-        if isinstance(error, UnavailableError):
+        longest, least = _MAX_BACKOFF_S, 0.0
+        if isinstance(error, BackpressureError):
+            kind, advice = "busy", "the store has too much to do; Kafka holds the data"
+            least = error.retry_after_s
+        elif isinstance(error, UnavailableError):
             kind, advice = "unavailable", "the store does not answer; Kafka holds the data"
-        elif refused:
+        elif isinstance(error, StoreRejectedError):
+            longest = _REJECTED_BACKOFF_S
             kind, advice = "rejected", "the store refuses the rows; run 'perfstream migrate' or read its message"
         else:
             kind, advice = "kafka", "the dead-letter topic cannot be written"
+        wait = max(least, min(longest, 0.25 * 2 ** min(batch.failures, 10))) * random.uniform(1.0, 1.5)  # noqa: S311
+        batch.retry_at = time.monotonic() + wait
         self._metrics.failures.labels(kind).inc()
         self._health.ill("store" if kind != "kafka" else "kafka", f"{advice}: {error}")
         self._once.warning(kind, advice, error=str(error), batch=batch.token("*"), retry_in_s=round(wait, 2))

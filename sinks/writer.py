@@ -16,7 +16,7 @@ from sinks import rows, stacks
 from sinks.ledger import Batch, Record
 from sinks.metrics import Metrics
 from sinks.rows import Message
-from streams.schema.errors import SchemaError
+from streams.schema.errors import SchemaError, StoreUnavailableError
 
 Build = Callable[[Sequence[Message]], pa.Table]
 
@@ -79,8 +79,17 @@ class Writer:
 
         Raises:
             StoreUnavailableError: the same call may succeed later.
+            BackpressureError: the same, after the time that it says.
             StoreRejectedError: the store refused the rows.
         """
+        try:
+            self._write(batch, decoded)
+        except StoreUnavailableError:
+            # What comes back may have lost what it had not yet written to disk, or be another store.
+            self._known.forget()
+            raise
+
+    def _write(self, batch: Batch, decoded: Decoded) -> None:
         if self._client is None:
             self._client = self._connect()
         profiles = decoded.messages.get("profile", ())

@@ -182,8 +182,12 @@ class Fleet:
             self.lost += 2
             self.messages += 1
 
-    async def load(self, rounds, nodes=6, days=1):
+    async def load(self, rounds=10**9, nodes=6, days=1, until=None):
         for _ in range(rounds):
+            if until is not None:
+                if until.is_set():
+                    return
+                await asyncio.sleep(0.1)
             now = time.time_ns()
             sends = []
             for node in range(nodes):
@@ -214,14 +218,14 @@ class Ground:
         finally:
             client.close()
 
-    def start(self, program="from sinks.commands import sink; sink()"):
+    def start(self, program="from sinks.commands import sink; sink()", **more):
         port = free_port()
         command = [
             sys.executable, "-c", program, "--kafka", self.kafka, "--dsn",
             self.settings.dsn, "--topic-prefix", self.prefix, "--group", self.group, "--http-port", str(port),
         ]  # fmt: skip
         settings = {"PERFSTREAM_SESSION_TIMEOUT_MS": "2000", "PERFSTREAM_BATCH_LINGER_S": "0.1"}
-        process = subprocess.Popen(command, env={**os.environ, **settings})
+        process = subprocess.Popen(command, env={**os.environ, **settings, **more})
         process.port = port
         self.sinks.append(process)
         return process
@@ -344,14 +348,15 @@ async def test_each_schema_lands_once_with_its_columns(ground, fleet):
 async def test_sums_are_exact_after_many_kills(ground, fleet):
     chance = random.Random(20)
     process = ground.start()
-    loading = asyncio.create_task(fleet.load(60, days=2))
+    done = asyncio.Event()
+    loading = asyncio.create_task(fleet.load(days=2, until=done))
     for _ in range(6):
         await asyncio.sleep(chance.uniform(0.5, 2.5))
         process.kill()
         process.wait()
         process = ground.start()
+    done.set()
     await loading
-    await fleet.load(2)
     await ground.until_stored(fleet, 90)
     await asyncio.sleep(1)
     assert ground.stored() == ground.expected(fleet)
@@ -364,9 +369,10 @@ insert = client.insert
 def dying(connection, table, rows, token):
     if {at!r} == "before " + table:
         os.kill(os.getpid(), signal.SIGKILL)
-    insert(connection, table, rows, token)
+    sent = insert(connection, table, rows, token)
     if {at!r} == "after " + table:
         os.kill(os.getpid(), signal.SIGKILL)
+    return sent
 client.insert = dying
 from sinks.commands import sink
 sink()
@@ -393,7 +399,9 @@ async def test_bad_records_go_to_the_dead_letters_and_the_rest_is_stored(ground,
     newer = [(k, b"profile/99" if k == "schema" else v) for k, v in headers]
     old = codec.encode("profile", profile(fleet.rng, now - 50 * 86400 * SECOND), fleet.interval(1, now))
     await fleet.load(1)
-    for body, head in ((value, newer), (value[:-40], headers), (b"", []), old):
+    endless = [(k, b"9" * 30 if k == "events" else v) for k, v in headers]
+    elsewhere = codec.encode("event", events(fleet.rng, now), fleet.interval(1, now))
+    for body, head in ((value, newer), (value[:-40], headers), (b"", []), old, (value, endless), elsewhere):
         await fleet.producer.send_and_wait(topic, body, b"k", partition=0, headers=head)
     await fleet.load(1)
     await ground.until_stored(fleet)
@@ -402,11 +410,11 @@ async def test_bad_records_go_to_the_dead_letters_and_the_rest_is_stored(ground,
     )
     await consumer.start()
     try:
-        letters = [await asyncio.wait_for(consumer.getone(), 20) for _ in range(4)]
+        letters = [await asyncio.wait_for(consumer.getone(), 20) for _ in range(6)]
     finally:
         await consumer.stop()
     reasons = [dict(letter.headers)["reason"] for letter in letters]
-    assert reasons == [b"unknown_version", b"corrupt", b"corrupt", b"corrupt"]
+    assert reasons == [b"unknown_version", *[b"corrupt"] * 5]
     assert letters[0].value == value
     assert dict(letters[0].headers)["original.schema"] == b"profile/99"
     assert letters[0].key.decode().startswith(f"{topic}:0:")
@@ -422,9 +430,119 @@ async def test_a_clock_a_day_ahead_is_clamped_and_counted(ground, fleet):
     assert metric(process, "perfstream_sink_clamped_rows_total") == 200
 
 
+@pytest.fixture
+async def own(broker, start, unique):
+    """A ground on a store of its own, which the test may stop."""
+    store = start()
+    with ground_for(broker, store.dsn, unique) as made:
+        await topics_admin.apply(
+            {"bootstrap_servers": broker.address}, [replace(t, name=made.prefix + t.name) for t in ALL]
+        )
+        migrate(made.settings)
+        made.store = store
+        yield made
+
+
+@pytest.fixture
+async def own_fleet(broker, own):
+    producer = AIOKafkaProducer(bootstrap_servers=broker.address, linger_ms=2, max_request_size=2**24)
+    await producer.start()
+    yield Fleet(producer, own.prefix)
+    await producer.stop()
+
+
+LITTLE_ROOM = {
+    "PERFSTREAM_BATCH_BYTES": "100000",
+    "PERFSTREAM_BATCH_BUFFER_BYTES": "300000",
+    "PERFSTREAM_BATCH_INSERT_TIMEOUT_S": "2",
+}
+
+
+def silent(process):
+    return "does not answer" in health(process)["checks"].get("store", "")
+
+
+async def test_kafka_holds_the_data_while_the_store_is_away_or_stands_still(own, own_fleet, start):
+    process = own.start(**LITTLE_ROOM)
+    await own_fleet.load(2)
+    await own.until_stored(own_fleet)
+
+    own.store.process.kill()
+    own.store.process.wait()
+    sizes = []
+    for partition in [0, 1, 2, 3] * 3:
+        now = time.time_ns()
+        batch = profile(own_fleet.rng, now, n=20_000)
+        sizes.append(len(codec.encode("profile", batch, own_fleet.interval(0, now))[0]))
+        await own_fleet.send(RAW_PROFILES, "profile", batch, partition=partition)
+    await own_fleet.load(2)
+    await until(lambda: silent(process), 20, lambda: health(process))
+    await until(lambda: metric(process, "perfstream_sink_insert_failures_total") >= 3, 30)
+    waiting = metric(process, "perfstream_sink_waiting_bytes")
+    assert 0 < waiting < 300_000 + 4 * max(sizes) < sum(sizes)
+    assert metric(process, "perfstream_sink_lag_messages") > 5
+    again = start(port=own.store.port)  # the same files
+    await own.until_stored(own_fleet)
+    await until(lambda: health(process)["ok"], 10, lambda: health(process))
+
+    os.killpg(again.process.pid, signal.SIGSTOP)
+    try:
+        await own_fleet.load(3)
+        await until(lambda: silent(process), 20, lambda: health(process))
+    finally:
+        os.killpg(again.process.pid, signal.SIGCONT)
+    await own.until_stored(own_fleet)
+    await asyncio.sleep(1)
+    assert own.stored() == own.expected(own_fleet)  # also when the insert that had timed out landed after all
+    assert process.poll() is None
+
+
+async def test_a_refused_insert_is_red_loses_nothing_and_stops_no_other_table(ground, fleet):
+    process = ground.start()
+    client = connect(ground.settings)
+    client.command("ALTER TABLE events DROP COLUMN detail")
+    await fleet.load(2)
+    await until(lambda: "refuses" in health(process)["checks"].get("store", ""), 20, lambda: health(process))
+    assert not health(process)["ok"]
+    await until(lambda: ground.stored()[:3] == ground.expected(fleet)[:3])
+    assert metric(process, 'perfstream_sink_insert_failures_total{kind="rejected"}') > 0
+    client.command("ALTER TABLE events ADD COLUMN detail String")
+    client.close()
+    await ground.until_stored(fleet)
+    await until(lambda: health(process)["ok"], 10, lambda: health(process))
+
+
+BUSY = """
+import time
+from sinks import client
+from streams.schema.errors import BackpressureError
+insert, begun = client.insert, []
+def busy(connection, table, rows, token):
+    begun.append(time.monotonic())
+    if begun[-1] - begun[0] < 1.0:
+        raise BackpressureError("too many parts", 1.5)
+    if begun[-1] - begun[0] < 1.5:
+        raise ValueError("it was told to wait for 1.5 s")
+    return insert(connection, table, rows, token)
+client.insert = busy
+from sinks.commands import sink
+sink()
+"""
+
+
+async def test_a_busy_store_is_given_the_time_it_asks_for(ground, fleet):
+    await fleet.load(1, nodes=1)
+    process = ground.start(BUSY)
+    await until(lambda: "too much to do" in health(process)["checks"].get("store", ""), 20, lambda: health(process))
+    assert metric(process, 'perfstream_sink_insert_failures_total{kind="busy"}') > 0
+    await ground.until_stored(fleet)
+    assert process.poll() is None
+
+
 async def test_a_second_sink_joins_and_leaves(ground, fleet):
     first = ground.start()
-    loading = asyncio.create_task(fleet.load(50))
+    done = asyncio.Event()
+    loading = asyncio.create_task(fleet.load(until=done))
     await asyncio.sleep(1.5)
     second = ground.start()
     await until(lambda: health(second)["ok"] and metric(second, "perfstream_sink_messages_total") > 0)
@@ -433,6 +551,8 @@ async def test_a_second_sink_joins_and_leaves(ground, fleet):
     third = ground.start()
     await until(lambda: health(third)["ok"])
     first.kill()
+    await until(lambda: metric(third, "perfstream_sink_messages_total") > 0)
+    done.set()
     await loading
     await ground.until_stored(fleet)
 

@@ -16,10 +16,8 @@ def dictionary(*stacked):
 
 
 def named(words, slots):
-    return [
-        (words.groups[words.slot_group.view[s]][0], words.functions[words.slot_function.view[s]])
-        for s in slots.tolist()
-    ]
+    groups, functions = words.slot_group.view[slots], words.slot_function.view[slots]
+    return [(words.groups[g][0], words.functions[f]) for g, f in zip(groups, functions, strict=True)]
 
 
 def test_a_pair_expands_to_each_function_once_and_its_leaf():
