@@ -1,0 +1,95 @@
+"""Messages to the rows of the tables: pure, in order, whatever the dictionaries look like."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from sinks import rows, tables
+from streams.schema import codec
+from streams.schema.errors import CorruptRecordError
+from streams.schema.messages import HOTSPOT, PROFILE, STACK, TEXT, Interval
+
+DAY = 86_400_000_000_000
+NOW = 1_700_000_000_123_000_000
+
+
+def text(values, dictionary=None):
+    if dictionary is not None:
+        return pa.DictionaryArray.from_arrays(pa.array(values, pa.int32()), pa.array(dictionary)).cast(TEXT)
+    return pa.array(values, pa.string()).dictionary_encode().cast(TEXT)
+
+
+def profile(times, services, ids=(7, 9)):
+    n = len(times)
+    stack = pa.StructArray.from_arrays(
+        [pa.array(ids, pa.uint64()), pa.array([f"f{i}\t\t0" for i in ids])], fields=list(STACK)
+    )
+    columns = dict.fromkeys(PROFILE.names, text(["x"] * n))
+    columns |= {
+        "time_ns": pa.array(times, pa.int64()),
+        "service": services,
+        "stack": pa.DictionaryArray.from_arrays(pa.array([i % len(ids) for i in range(n)], pa.int32()), stack),
+        "value": pa.array(range(n), pa.int64()),
+        "period": pa.array([1] * n, pa.int64()),
+    }
+    return pa.RecordBatch.from_arrays([columns[name] for name in PROFILE.names], schema=PROFILE)
+
+
+def message(batch, node="n", offset=3, schema="profile", **more):
+    interval = Interval("cpu", "c", node, "p", 4, NOW, NOW + 5, events=11, lost=2, **more)
+    value, headers = codec.encode(schema, batch, interval)
+    topic = f"prefix.perfstream.{'raw.profiles' if schema == 'profile' else 'windows.hotspots'}"
+    return rows.decode(topic, 1, offset, NOW, headers, value)
+
+
+def test_samples_of_several_messages_keep_their_order_identity_and_stacks():
+    first = message(profile([NOW, NOW + 1], text(["a", "b"])), node="n1")
+    second = message(profile([NOW + 2], text(["b"]), ids=(5,)), node="n2")
+    table = rows.samples([first, second])
+    assert set(table.column_names) == set(tables.SAMPLES.names)
+    assert table["node"].to_pylist() == ["n1", "n1", "n2"]
+    assert table["service"].to_pylist() == ["a", "b", "b"]
+    assert table["stack_id"].to_pylist() == [7, 9, 5]
+    assert table["value"].to_pylist() == [0, 1, 0]
+    assert table["time"].cast(pa.int64()).to_pylist() == [NOW // 1_000_000] * 3
+    assert rows.samples([first, second]).equals(table)
+
+
+def test_a_dictionary_that_repeats_an_entry_is_made_distinct():
+    table = rows.samples([message(profile([NOW] * 3, text([0, 1, 2], ["a", "a", "b"])))])
+    (chunk,) = table["service"].chunks
+    assert chunk.to_pylist() == ["a", "a", "b"]
+    assert chunk.dictionary.to_pylist() == ["a", "b"]
+
+
+def test_a_clock_ahead_is_clamped_in_rows_and_in_the_interval():
+    taken = message(profile([NOW + DAY, NOW], text(["a", "a"])))
+    assert taken.clamped == 1
+    assert taken.batch.column("time_ns").to_pylist() == [NOW, NOW]
+    ahead = rows.intervals([taken])
+    assert (ahead["clamped"].to_pylist(), ahead["rows"].to_pylist(), ahead["lost"].to_pylist()) == ([1], [2], [2])
+    assert ahead["offset"].to_pylist() == [3]
+    assert set(ahead.column_names) == set(tables.INTERVALS.names)
+    interval = Interval("cpu", "c", "n", "p", 4, NOW + 9 * DAY, NOW + 10 * DAY)
+    value, headers = codec.encode("profile", profile([NOW], text(["a"])), interval)
+    far = rows.intervals([rows.decode("perfstream.raw.profiles", 1, 3, NOW, headers, value)])
+    latest = far["end_time"].cast(pa.int64()).to_pylist()[0]
+    assert latest * 1_000_000 <= NOW + 10_000_000_000
+
+
+@pytest.mark.parametrize("time_ns", [NOW - 41 * DAY, 0])
+def test_rows_beyond_what_the_tables_keep_are_corrupt(time_ns):
+    message(profile([NOW - 39 * DAY], text(["a"])))
+    with pytest.raises(CorruptRecordError, match="40 days"):
+        message(profile([NOW, time_ns], text(["a", "a"])))
+
+
+def test_windows_are_rows_as_they_came_with_their_start_in_seconds():
+    start = NOW // (60 * 10**9) * 60 * 10**9
+    columns = {f.name: text(["x", "y"]) if f.type == TEXT else pa.array(np.array([1, 2]), f.type) for f in HOTSPOT}
+    columns["window_start_ns"] = pa.array([start, start], pa.int64())
+    batch = pa.RecordBatch.from_arrays([columns[name] for name in HOTSPOT.names], schema=HOTSPOT)
+    table = rows.windows([message(batch, schema="hotspot")])
+    assert set(table.column_names) == set(tables.HOTSPOTS.names)
+    assert table["window_start"].cast(pa.int64()).to_pylist() == [start // 10**9] * 2
+    assert table["self"].to_pylist() == [1, 2]
