@@ -2,7 +2,7 @@
 
 Exact: every event of an interval is in its rows or in ``lost``. Cost in user space: one grace period (ms, no CPU) and
 about 1 microsecond for each (process, operation, bucket) seen in the interval. Memory in the kernel: two hash maps of
-``entries`` elements (16384: about 3 MB).
+``entries`` elements (16384: 3.3 MB), and 1.3 MB of names and slots.
 """
 
 from __future__ import annotations
