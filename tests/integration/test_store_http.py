@@ -52,7 +52,8 @@ def ask(store, query="", body=None, *, method="POST", headers=None, path="/", **
     try:
         target = path + ("?" + urlencode(parameters) if parameters else "")
         connection.request(method, target, body=body, headers=headers or {})
-        return Answer(connection.getresponse())
+        with connection.getresponse() as response:
+            return Answer(response)
     finally:
         connection.close()
 
@@ -322,7 +323,8 @@ def test_a_session_takes_one_request_at_a_time(store, unique):
     deadline = time.monotonic() + 10
     while ask(store, "SELECT 1", session_id=unique).code != 373:
         assert time.monotonic() < deadline
-    assert slow.getresponse().status == 200
+    with slow.getresponse() as response:
+        assert response.status == 200
     slow.close()
 
 

@@ -107,7 +107,10 @@ def test_sigterm_in_the_middle_and_the_data_is_there_again(start):
 
 def ends_somehow(store, query):
     with contextlib.suppress(OSError):
-        store.post(query)
+        try:
+            store.post(query)
+        except urllib.error.HTTPError as error:
+            error.close()
 
 
 def wait_for(condition, timeout_s=20.0):
@@ -131,7 +134,9 @@ def test_sigkill_during_inserts(start):
             while True:
                 try:
                     insert(target, "t", block, insert_deduplication_token=f"{turn}-{len(done)}", **one_block)
-                except OSError:
+                except OSError as error:
+                    if isinstance(error, urllib.error.HTTPError):
+                        error.close()
                     return
                 done.append(turn)
 
