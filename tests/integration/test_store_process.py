@@ -196,7 +196,7 @@ def test_settings_that_are_refused():
 
 def test_sql_reaches_the_stores_own_files_only(start, tmp_path):
     store = start("data")
-    assert '"confined": true' in store.log.read_text()
+    wait_for(lambda: '"confined": true' in store.log.read_text())
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret").write_text("secret\n")
