@@ -19,8 +19,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from collectors.agent_metrics import AgentMetrics
 from collectors.base import Collector
 from collectors.bpf import kernel
@@ -30,7 +28,6 @@ from collectors.publisher import Publisher
 from collectors.settings import AgentSettings
 from runtime.observe import Health
 from streams.schema.errors import KernelError
-from streams.schema.messages import SCHEMAS
 
 log = logging.getLogger("perfstream.agent")
 
@@ -47,7 +44,6 @@ class Running:
     entry: Entry
     collector: Collector | None = None
     why: str = ""
-    missed: int = 0
     seconds: float = 0.0
     """User CPU that its last interval cost."""
     again_at: float | None = None
@@ -147,22 +143,16 @@ class Agent:
         name, began, used = each.entry.name, time.monotonic(), time.thread_time()
         try:
             batch = each.collector.collect(start_ns, end_ns)
-            # A program that would have run inside itself was skipped by the kernel: an event that nobody saw.
-            missed = each.collector.stats().missed
         except Exception as error:
             log.exception("a collector failed", extra={"collector": name})
             self._down(each, f"failed: {error}", again=True)
             return
-        skipped, each.missed = missed - each.missed, missed
-        if batch is None and not skipped:
-            return
-        lost = skipped + (batch.lost if batch else 0)
-        schema = each.collector.schema
-        rows = batch.batch if batch else pa.RecordBatch.from_pylist([], schema=SCHEMAS[schema])
-        events = batch.events if batch else 0
-        done = self._publisher.publish(name, schema, rows, start_ns, end_ns, events, lost)
+        if batch is not None:
+            done = self._publisher.publish(
+                name, each.collector.schema, batch.batch, start_ns, end_ns, batch.events, batch.lost
+            )
+            self._metrics.published(name, done, batch.events, batch.lost, time.monotonic() - began)
         each.seconds = time.thread_time() - used
-        self._metrics.published(name, done, events, lost, time.monotonic() - began)
 
     def _start(self, each: Running) -> None:
         each.again_at = None
@@ -177,7 +167,7 @@ class Agent:
             self._down(each, f"could not start: {error}", again=True)
             collector.close()
         else:
-            each.collector, each.why, each.missed = collector, "", 0
+            each.collector, each.why = collector, ""
             effort = self.budget.effort(each.entry.name)
             self._metrics.effort.labels(each.entry.name).set(effort)
             if each.entry.relieve and 0 < effort < 1:

@@ -32,6 +32,9 @@ class WorkerMetrics:
         self.expired = Counter(name + "expired_messages", "Messages deleted before they were read.", registry=registry)
         self.flush_seconds = Histogram(name + "flush_seconds", "Time of one flush, acknowledged.", registry=registry)
         self.open = Gauge(name + "open_windows", "Windows still open.", _PER, registry=registry)
+        self.unpublished = Gauge(
+            name + "unpublished_rows", "Raw rows whose windows have not been published since.", _PER, registry=registry
+        )
         self.lag = Gauge(name + "lag_messages", "Raw messages not yet taken in.", _PER, registry=registry)
         self.watermark_lag = Gauge(
             name + "watermark_lag_seconds", "Wall clock minus watermark.", _PER, registry=registry
@@ -49,12 +52,13 @@ class WorkerMetrics:
             setattr(seen, field.name, new)
         self.open.labels(*at).set(len(windows.open))
         self.lag.labels(*at).set(lag)
+        self.unpublished.labels(*at).set(windows.unpublished_rows)
         if windows.snapshot.watermark_ns > 0:
             self.watermark_lag.labels(*at).set(time.time() - windows.snapshot.watermark_ns / 1e9)
 
     def forget(self, topic: str, partition: int) -> None:
         """Begin anew for a partition that was revoked."""
         self._seen.pop((topic, partition), None)
-        for gauge in (self.open, self.lag, self.watermark_lag):
+        for gauge in (self.open, self.lag, self.unpublished, self.watermark_lag):
             if (topic, str(partition)) in gauge._metrics:  # noqa: SLF001 - there is no public question for it
                 gauge.remove(topic, str(partition))

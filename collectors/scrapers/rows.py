@@ -21,8 +21,9 @@ MAX_SPAN_NS = 3_600_000_000_000
 
 TYPES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
-        # ``samples`` is left out: it is ``cpu`` divided by the period, which every row carries.
-        "profile": {"cpu": "cpu"},
+        # Not ``cpu``: that is what the node's own sampling calls the same time, and the two must never be added up.
+        # ``samples`` is left out: it is the time divided by the period, which every row carries.
+        "profile": {"cpu": "process_cpu"},
         # ``heap`` and ``allocs`` are the same data: each type is taken from one of them, so that nothing counts twice.
         "heap": {"inuse_objects": "inuse_objects", "inuse_space": "inuse_space"},
         "allocs": {"alloc_objects": "alloc_objects", "alloc_space": "alloc_space"},
@@ -32,7 +33,7 @@ TYPES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "block": {"contentions": "block_contentions", "delay": "block_delay"},
     }
 )
-"""For each profile: the types that are published, as Go names them, and the names that rows carry."""
+"""For each profile: the types that are published, under Go's names, and the names that rows carry."""
 
 UNITS = ("nanoseconds", "bytes", "count")
 

@@ -25,12 +25,12 @@ def _one(client: Any, sql: str, **parameters: object) -> list[Any]:  # noqa: ANN
     return list(rows[0]) if rows else []
 
 
-def shares(client: Any, service: str) -> dict[str, float]:  # noqa: ANN401
-    """Return each function's self time as a share of the service's CPU time."""
+def shares(client: Any, service: str, kind: str = "cpu") -> dict[str, float]:  # noqa: ANN401
+    """Return each function's self time as a share of the service's time of a profile type."""
     rows = client.query(
-        "SELECT function, sum(self) AS own FROM hotspots_final WHERE type = 'cpu' AND service = {service:String} "
-        "GROUP BY function",
-        parameters={"service": service},
+        "SELECT function, sum(self) AS own FROM hotspots_final WHERE type = {kind:String} "
+        "AND service = {service:String} GROUP BY function",
+        parameters={"kind": kind, "service": service},
     ).result_rows
     total = sum(own for _function, own in rows) or 1
     return {function: own / total for function, own in rows}
@@ -58,7 +58,7 @@ def workload(client: Any, truth: Mapping[str, Mapping[str, float]], *, kernel: b
         findings += _events(client)
         findings += _latencies(client, truth)
     if go:
-        measured = shares(client, "demo-go")
+        measured = shares(client, "demo-go", "process_cpu")
         hot, warm = (sum(v for k, v in measured.items() if k.endswith(name)) for name in ("goHot", "goWarm"))
         if not hot:  # the compiler inlines spin into both, so their own time may stand under its name alone
             hot, warm = _go_totals(client)
@@ -72,7 +72,8 @@ def workload(client: Any, truth: Mapping[str, Mapping[str, float]], *, kernel: b
 
 def _go_totals(client: Any) -> tuple[float, float]:  # noqa: ANN401
     rows = client.query(
-        "SELECT function, sum(total) FROM hotspots_final WHERE type = 'cpu' AND service = 'demo-go' GROUP BY function"
+        "SELECT function, sum(total) FROM hotspots_final WHERE type = 'process_cpu' AND service = 'demo-go' "
+        "GROUP BY function"
     ).result_rows
     return (
         float(sum(v for k, v in rows if k.endswith("goHot"))),

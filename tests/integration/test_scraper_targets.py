@@ -350,7 +350,7 @@ def test_closing_while_a_cpu_profile_runs_is_quick_and_publishes_no_half(go):
         scrapers.close()
         assert time.monotonic() - begun < 1
         count = len(published.calls)
-    assert not published.of("cpu")
+    assert not published.of("process_cpu")
     time.sleep(0.1)  # nothing may come any more
     assert len(published.calls) == count
 
@@ -436,7 +436,7 @@ async def test_through_the_real_kafka_every_value_arrives_once(go, broker, uniqu
 
     sender.start()
     every = ("profile", "heap", "allocs", "goroutine", "mutex", "block", "threadcreate")
-    kinds = ("cpu", "inuse_space", "alloc_space", "goroutine", "mutex_delay", "block_delay", "threadcreate")
+    kinds = ("process_cpu", "inuse_space", "alloc_space", "goroutine", "mutex_delay", "block_delay", "threadcreate")
     with served(recorder) as address:
         target = ScrapeTarget(
             f"http://{address}", service="shop", version="v1", profiles=dict.fromkeys(every, 1), seconds=1
@@ -453,12 +453,12 @@ async def test_through_the_real_kafka_every_value_arrives_once(go, broker, uniqu
     assert arrived.sums() == published.sums()
     assert sum(call[5] for call in arrived.calls) == sum(call[5] for call in published.calls)
     # The CPU profile as the Go program gave it, inlined frames and all.
-    bodies = recorder.seen["profile?seconds=1"][: len(published.of("cpu"))]
+    bodies = recorder.seen["profile?seconds=1"][: len(published.of("process_cpu"))]
     expected = Counter()
     for body in bodies:
-        expected.update(totals(body, {"cpu": "cpu"}))
-    assert {key: value for key, value in arrived.sums().items() if key[0] == "cpu"} == dict(expected)
-    rows = [row for call in arrived.of("cpu") for row in call[2].to_pylist()]
+        expected.update(totals(body, {"cpu": "process_cpu"}))
+    assert {key: value for key, value in arrived.sums().items() if key[0] == "process_cpu"} == dict(expected)
+    rows = [row for call in arrived.of("process_cpu") for row in call[2].to_pylist()]
     assert {(row["service"], row["version"], row["unit"], row["period"]) for row in rows} == {
         ("shop", "v1", "nanoseconds", 10_000_000)
     }

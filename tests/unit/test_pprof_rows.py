@@ -28,7 +28,7 @@ def corpus(name):
 @pytest.mark.parametrize(
     ("name", "published", "periods"),
     [
-        ("profile", {"cpu": "cpu"}, (10_000_000,)),
+        ("profile", {"cpu": "process_cpu"}, (10_000_000,)),
         ("heap", {"inuse_objects": "inuse_objects", "inuse_space": "inuse_space"}, (0, 16384)),
         ("allocs", {"alloc_objects": "alloc_objects", "alloc_space": "alloc_space"}, (0, 16384)),
         ("goroutine", {"goroutine": "goroutine"}, (0,)),
