@@ -354,7 +354,14 @@ Worker._commit = dying
 """
 
 COMMITTED = """
-commit = Worker._commit
+import asyncio
+commit, publish = Worker._commit, Worker._publish
+async def slow(self, *rest):  # a broker that takes its time to acknowledge
+    async def later():
+        await asyncio.sleep(0.5)
+        await asyncio.gather(*await publish(self, *rest))
+    return [asyncio.ensure_future(later())]
+Worker._publish = slow
 async def dying(self, commits):
     await commit(self, commits)
     die()
