@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -78,6 +79,12 @@ def _fewer(collector: Collector, options: AgentOptions, effort: float) -> None:
     collector.set_most_per_s(options.offcpu_most_per_s * effort)
 
 
+def _sampled(collector: Collector, options: AgentOptions, effort: float) -> None:  # noqa: ARG001 - of every lever
+    # What an event costs before it is taken or not remains, so that half the effort means a quarter of the events.
+    assert isinstance(collector, HistogramCollector)
+    collector.set_sampling(round(-2 * math.log2(effort)))
+
+
 def _histogram(kind: type[HistogramCollector]) -> Callable[[Shared], Collector]:
     return lambda shared: kind(shared.workloads)
 
@@ -89,9 +96,9 @@ def _events(kind: type[EventCollector]) -> Callable[[Shared], Collector]:
 ALL = (
     Entry("profile_cpu", "CPU time by stack, sampled at 49 Hz", _cpu, relieve=_slower),
     Entry("offcpu", "time blocked by stack, waits of 1 ms and more", _offcpu, relieve=_fewer, stops=True),
-    Entry("runqlat", "wait for a CPU, by process", _histogram(RunQueueLatency), "profile", stops=True),
+    Entry("runqlat", "wait for a CPU, by process", _histogram(RunQueueLatency), "profile", _sampled, stops=True),
     Entry("blockio", "block I/O latency, by device and operation", _histogram(BlockLatency), "profile"),
-    Entry("syscall", "system call latency, by call", _histogram(SyscallLatency), "profile", stops=True),
+    Entry("syscall", "system call latency, by call", _histogram(SyscallLatency), "profile", _sampled, stops=True),
     Entry("exec", "programs started, with result", _events(Exec), "trace"),
     Entry("exit", "processes ended, with status and life time", _events(Exit), "trace"),
     Entry("tcpconnect", "TCP connections opened, with latency and result", _events(TcpConnect), "trace"),

@@ -1,8 +1,8 @@
 """The common part of the latency collectors: swap the kernel's two buffers, drain one, group it to rows.
 
-Exact: every event of an interval is in its rows or in ``lost``. Cost in user space: one grace period (ms, no CPU) and
-about 1 microsecond for each (process, operation, bucket) seen in the interval. Memory in the kernel: two hash maps of
-``entries`` elements (16384: 3.3 MB), and 1.3 MB of names and slots.
+Exact: every event of an interval is in its rows or in ``lost``, unless ``set_sampling`` asks for less. Cost in user
+space: one grace period (ms, no CPU) and about 1 microsecond for each (process, operation, bucket) seen in the interval.
+Memory in the kernel: two hash maps of ``entries`` elements (16384: 3.3 MB), and 1.3 MB of names and slots.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from streams.schema.messages import LATENCY, WORKLOAD
 
 ENTRIES = 16384
 MAX_SLOTS = 1 << 18
+MAX_SHIFT = 15
+_BUFFER, _SHIFT = 0, 1  # control words of latency.h
 
 _KEY = np.dtype([("tgid", "u4"), ("op", "u4"), ("bucket", "u2"), ("kind", "u2")])
 _VALUE = np.dtype([("count", "u8"), ("sum", "u8"), ("max", "u8")])
@@ -59,6 +61,7 @@ class HistogramCollector:
         self._entries = entries or self.entries
         self._programs: Programs | None = None
         self._second = 0
+        self._shift = self._wanted_shift = 0
         self._lost_before = 0
 
     def operation(self, op: int, kind: int) -> str:  # noqa: ARG002 - for those that have more than one
@@ -68,6 +71,17 @@ class HistogramCollector:
     def defines(self) -> dict[str, int]:
         """Return the constants that the kernel side needs."""
         return {}
+
+    def set_sampling(self, shift: int) -> None:
+        """Take one event in ``2**shift`` from the next interval on, each standing for all of them; 0 takes all.
+
+        For those whose kernel side draws a weight (``draw_weight``); others go on taking all.
+        """
+        self._wanted_shift = min(max(shift, 0), MAX_SHIFT)
+
+    def _set_control(self, index: int, value: int) -> None:
+        assert self._programs is not None
+        self._programs.maps["control"].update(struct.pack("<I", index), struct.pack("<I", value))
 
     def start(self) -> None:
         """Load and attach.
@@ -96,14 +110,18 @@ class HistogramCollector:
             return None
         drained = programs.maps[f"hist_{self._second}"]
         self._second ^= 1
-        programs.maps["which"].update(bytes(4), struct.pack("<I", self._second))
+        self._set_control(_BUFFER, self._second)
+        shift = self._shift
+        if self._wanted_shift != shift:
+            self._shift = self._wanted_shift
+            self._set_control(_SHIFT, self._shift)
         kernel.wait_for_running_programs()
         keys, values = drained.drain(_KEY, _VALUE)
         lost_total = programs.maps["lost"].total() + programs.missed()
         lost, self._lost_before = lost_total - self._lost_before, lost_total
         if not len(keys):
             return Batch(pa.RecordBatch.from_pylist([], schema=LATENCY), 0, lost) if lost else None
-        batch = rows(keys, values, start_ns, self.name, self.operation, self._identities)
+        batch = rows(keys, values, start_ns, self.name, self.operation, self._identities, 1 << shift)
         return Batch(batch, int(values["count"].sum()), lost)
 
     def _identities(self, tgids: NDArray[np.uint32]) -> dict[str, pa.DictionaryArray]:
@@ -139,6 +157,7 @@ def rows(
     probe: str,
     operation: Name,
     identities: Callable[[NDArray[np.uint32]], dict[str, pa.DictionaryArray]],
+    period: int = 1,
 ) -> pa.RecordBatch:
     """Group drained (tgid, op, kind, bucket) elements to one row for each (workload, operation)."""
     tgids, of_tgid = np.unique(keys["tgid"], return_inverse=True)
@@ -177,5 +196,6 @@ def rows(
         "count": pa.array(np.add.reduceat(counts, row_starts)),
         "sum_ns": pa.array(np.add.reduceat(sums, row_starts)),
         "max_ns": pa.array(np.maximum.reduceat(maxima, row_starts)),
+        "period": pa.array(np.full(len(row_ids), period, np.uint32)),
     }
     return pa.RecordBatch.from_arrays([arrays[each.name].cast(each.type) for each in LATENCY], schema=LATENCY)

@@ -202,9 +202,13 @@ SERVICES = Query(
 
 
 def merged(group: str, more: str = "", names: str = "") -> str:
-    """Return SQL that merges latency windows by ``group``: n, max_ns, total_ns, keys and cumulative counts."""
+    """Return SQL that merges latency windows by ``group``.
+
+    Its columns: n, longest_ns, total_ns, the coarsest sampling period, keys and cumulative counts.
+    """
     return (
         f"    SELECT {group}, sum(count) AS n, max(max_ns) AS longest_ns, sum(sum_ns) AS total_ns,\n"  # noqa: S608
+        "           max(period) AS coarsest,\n"
         "           sumMap(buckets, counts) AS histogram, histogram.1 AS keys, arrayCumSum(histogram.2) AS cumulative\n"
         f"    FROM latency_final WHERE @where@{more} GROUP BY {names or group}"
     )
@@ -215,8 +219,8 @@ PERCENTILES = f"{P50}, {P90}, {P99}"
 
 LATENCY = Query(
     "latency",
-    f"SELECT probe, operation, service, n AS count, {PERCENTILES}, longest_ns AS max_ns\nFROM (\n"
-    f"{merged('probe, operation, service')}\n)\n"
+    f"SELECT probe, operation, service, n AS count, {PERCENTILES}, longest_ns AS max_ns,\n"
+    f"       coarsest AS period\nFROM (\n{merged('probe, operation, service')}\n)\n"
     "ORDER BY total_ns DESC, probe, operation, service LIMIT {n:UInt32}",
     (*IDENTITY, "probe", "operation"),
     "window_start",

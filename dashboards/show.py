@@ -86,14 +86,17 @@ def top(rows: Sequence[Mapping[str, Any]], by: str = "function", *, err: bool = 
 def latency(rows: Sequence[Mapping[str, Any]], *, err: bool = False) -> None:
     """Write what ``reading.latency`` returned."""
     times = ("p50_ns", "p90_ns", "p99_ns", "max_ns")
+    sampled = any(row["period"] > 1 for row in rows)
     write_table(
         [
             {"probe": row["probe"], "operation": row["operation"], "service": row["service"]}
             | {"count": f"{row['count']:,}"}
             | {name.removesuffix("_ns"): human(row[name], "nanoseconds") for name in times}
+            # Only where an agent had to keep to its budget: the count is then an estimate.
+            | ({"sampled": f"1/{row['period']}" if row["period"] > 1 else ""} if sampled else {})
             for row in rows
         ],
-        right=("count", "p50", "p90", "p99", "max"),
+        right=("count", "p50", "p90", "p99", "max", "sampled"),
         err=err,
     )
 

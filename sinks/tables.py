@@ -118,6 +118,7 @@ LATENCY_WINDOWS = Table(
         ("count", "UInt64"),
         ("sum_ns", "UInt64"),
         ("max_ns", "UInt64"),
+        ("period", "UInt32"),
     ),
     "probe, service, version, window_start, window_s, operation, cluster, node, namespace, pod, container, shard, "
     "first_offset",

@@ -1,6 +1,7 @@
 """Latency windows: histogram, count, sum and maximum of one (cluster, node, workload, probe, operation) and window.
 
-Buckets and counts are added exactly; nothing is interpolated. A state keeps one entry for each bucket in use.
+Buckets and counts are added exactly; nothing is interpolated. A state keeps one entry for each bucket in use, and the
+coarsest sampling period of what went into it: 1 says that the counts are exact.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class LatencyState:
         self.keys: list[Key] = []
         self._ids: dict[Key, int] = {}
         self._count, self._sum, self._max = (np.zeros(0, np.uint64) for _ in range(3))
+        self._period = np.zeros(0, np.uint32)
         self._dirty = np.zeros(0, np.bool_)
         self._codes = np.zeros(0, np.int64)
         self._counts = np.zeros(0, np.uint64)
@@ -52,11 +54,12 @@ class LatencyState:
             groups[at] = known
         size = len(self.keys)
         self._count, self._sum, self._max = (grown(a, size) for a in (self._count, self._sum, self._max))
-        self._dirty = grown(self._dirty, size)
+        self._period, self._dirty = grown(self._period, size), grown(self._dirty, size)
         mine = groups[inverse[rows]]
         np.add.at(self._count, mine, read.count[rows])
         np.add.at(self._sum, mine, read.sum_ns[rows])
         np.maximum.at(self._max, mine, read.max_ns[rows])
+        np.maximum.at(self._period, mine, read.period[rows])
         self._dirty[mine] = True
         lengths = read.lengths[rows]
         ends = np.cumsum(lengths)
@@ -96,7 +99,12 @@ class LatencyState:
         buckets = (self._codes[entries] & ((1 << _BITS) - 1)).astype(np.uint16)
         columns["buckets"] = pa.ListArray.from_arrays(offsets, pa.array(buckets))
         columns["counts"] = pa.ListArray.from_arrays(offsets, pa.array(self._counts[entries]))
-        for name, values in (("count", self._count), ("sum_ns", self._sum), ("max_ns", self._max)):
+        for name, values in (
+            ("count", self._count),
+            ("sum_ns", self._sum),
+            ("max_ns", self._max),
+            ("period", self._period),
+        ):
             columns[name] = pa.array(values[groups])
         return pa.RecordBatch.from_arrays(
             [columns[name].cast(LATENCY_WINDOW.field(name).type) for name in LATENCY_WINDOW.names],
@@ -137,7 +145,9 @@ class LatencyRows:
         self.offsets = offsets[:-1] - offsets[0]
         self.buckets = buckets.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
         self.counts = counts.flatten().to_numpy(zero_copy_only=False)
-        self.count, self.sum_ns, self.max_ns = (batch.column(n).to_numpy() for n in ("count", "sum_ns", "max_ns"))
+        self.count, self.sum_ns, self.max_ns, self.period = (
+            batch.column(name).to_numpy() for name in ("count", "sum_ns", "max_ns", "period")
+        )
         self._keys, self._inverse = group_rows(batch, GROUP, (interval.cluster, interval.node))
 
     def add_to(self, state: LatencyState, rows: NDArray[np.int64] | slice) -> None:

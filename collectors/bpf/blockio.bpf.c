@@ -27,7 +27,7 @@ int tp_btf__block_rq_complete(u64 *ctx)
     struct start *start = started.lookup(&rq);
     if (!start || read32(rq, OFF_RQ_DATA_LEN) > (u32)ctx[2])
         return 0;
-    hist_add(start->tgid, start->dev, start->op, bpf_ktime_get_ns() - start->at);
+    hist_add(start->tgid, start->dev, start->op, bpf_ktime_get_ns() - start->at, 1);
     started.delete(&rq);
     return 0;
 }

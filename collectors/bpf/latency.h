@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 // Latency histograms counted in the kernel, keyed by (tgid, operation, kind, bucket).
 //
-// Two buffers: user space switches `which`, waits until every running program has ended, and drains the other one.
+// Two buffers: user space switches `control[BUFFER]`, waits until every running program has ended, and drains the other one.
 // So no count is ever added to an element that has been read: what was drained plus what was lost is what happened.
+//
+// With `control[SHIFT]` above 0 one event in 2^shift is taken, drawn at random, and counts 2^shift times: sums stay right
+// on average. The weight is drawn where an event begins and belongs to it, so a change between its ends does no harm.
 #ifndef PERFSTREAM_LATENCY_H
 #define PERFSTREAM_LATENCY_H
 
@@ -19,7 +22,8 @@ struct name { char comm[16]; u64 cgroup; };
 
 BPF_HASH(hist_0, struct hist_key, struct hist_value, HIST_ENTRIES);
 BPF_HASH(hist_1, struct hist_key, struct hist_value, HIST_ENTRIES);
-BPF_ARRAY(which, u32, 1);
+enum { BUFFER, SHIFT, CONTROL_WORDS };
+BPF_ARRAY(control, u32, CONTROL_WORDS);
 BPF_PERCPU_ARRAY(lost, u64, 1);
 BPF_TABLE("lru_hash", u32, struct name, names, 8192);
 
@@ -31,22 +35,33 @@ static __always_inline void count_lost(void)
         *counter += 1;
 }
 
-static __always_inline void hist_bump(struct hist_value *value, u64 ns)
+// How many events the one that begins now stands for; 0 when it is not taken.
+static __always_inline u32 draw_weight(void)
 {
-    __sync_fetch_and_add(&value->count, 1);
-    __sync_fetch_and_add(&value->sum, ns);
+    int index = SHIFT;
+    u32 *shift = control.lookup(&index);
+    if (!shift || !*shift)
+        return 1;
+    u32 weight = 1u << (*shift & 15);
+    return bpf_get_prandom_u32() & (weight - 1) ? 0 : weight;
+}
+
+static __always_inline void hist_bump(struct hist_value *value, u64 ns, u64 weight)
+{
+    __sync_fetch_and_add(&value->count, weight);
+    __sync_fetch_and_add(&value->sum, ns * weight);
     // Two CPUs in the same bucket in the same nanoseconds may keep the smaller: at most 1/16 less than the truth.
     if (value->max < ns)
         value->max = ns;
 }
 
 // Returns 1 when the key is new: the caller then stores the process's name.
-static __always_inline int hist_add(u32 tgid, u32 op, u16 kind, u64 ns)
+static __always_inline int hist_add(u32 tgid, u32 op, u16 kind, u64 ns, u64 weight)
 {
     struct hist_key key = {.tgid = tgid, .op = op, .kind = kind, .bucket = bucket_of(ns)};
-    struct hist_value *value, first = {.count = 1, .sum = ns, .max = ns};
-    int zero = 0;
-    u32 *second = which.lookup(&zero);
+    struct hist_value *value, first = {.count = weight, .sum = ns * weight, .max = ns};
+    int index = BUFFER;
+    u32 *second = control.lookup(&index);
     if (!second)
         return 0;
     if (*second) {
@@ -65,7 +80,7 @@ static __always_inline int hist_add(u32 tgid, u32 op, u16 kind, u64 ns)
         }
     }
     if (value)
-        hist_bump(value, ns);
+        hist_bump(value, ns, weight);
     else
         count_lost();
     return 0;

@@ -4,7 +4,7 @@
 // are only possible above 262144 pids, and what that costs is counted as lost.
 #include "latency.h"
 
-struct slot { u64 since; u32 pid; u32 pad; };
+struct slot { u64 since; u32 pid; u32 weight; };  // weight 0: it waits, but is not taken
 BPF_ARRAY(slots, struct slot, SLOTS);
 
 static __always_inline void runnable(u64 task)
@@ -20,6 +20,7 @@ static __always_inline void runnable(u64 task)
         count_lost();
     }
     slot->pid = pid;
+    slot->weight = draw_weight();
     slot->since = bpf_ktime_get_ns();
 }
 
@@ -46,6 +47,7 @@ int tp_btf__sched_switch(u64 *ctx)
             if (slot->since && slot->pid != pid)
                 count_lost();
             slot->pid = pid;
+            slot->weight = draw_weight();
             slot->since = now;
         } else if (slot->pid == pid) {
             slot->since = 0;  // woken while it ran: that was no wait
@@ -57,10 +59,12 @@ int tp_btf__sched_switch(u64 *ctx)
         return 0;
     s64 waited = now - slot->since;
     slot->since = 0;
+    if (!slot->weight)
+        return 0;
     u32 tgid = load32(next, OFF_TASK_FLAGS) & 0x00200000 ? 2 : load32(next, OFF_TASK_TGID);  // PF_KTHREAD
     if (waited < 0)
         waited = 0;
-    if (hist_add(tgid, 0, 0, waited) && tgid != 2)
+    if (hist_add(tgid, 0, 0, waited, slot->weight) && tgid != 2)
         remember(tgid, next);
     return 0;
 }

@@ -3,8 +3,9 @@
 // that is not the first) are not counted: they have no latency.
 #include "latency.h"
 
-struct slot { u64 since; u32 pid; u32 nr; };
+struct slot { u64 since; u32 pid; u16 nr; u16 weight; };
 BPF_ARRAY(slots, struct slot, SLOTS);
+#define NOT_A_CALL 0xffff  // numbers that no table holds, as a 32-bit caller may use them
 
 int tp_btf__sys_enter(u64 *ctx)
 {
@@ -17,10 +18,17 @@ int tp_btf__sys_enter(u64 *ctx)
     struct slot *slot = slots.lookup(&index);
     if (!slot)
         return 0;
+    u32 weight = draw_weight();
+    if (!weight) {
+        if (slot->pid == (u32)id)
+            slot->since = 0;
+        return 0;
+    }
     if (slot->since && slot->pid != (u32)id)
         count_lost();
     slot->pid = id;
-    slot->nr = ctx[1];
+    slot->nr = ctx[1] > NOT_A_CALL ? NOT_A_CALL : ctx[1];
+    slot->weight = weight;
     slot->since = bpf_ktime_get_ns();
     return 0;
 }
@@ -57,7 +65,7 @@ int tp_btf__sys_exit(u64 *ctx)
         return 0;
     u64 took = bpf_ktime_get_ns() - slot->since;
     slot->since = 0;
-    if (hist_add(id >> 32, slot->nr, 0, took))
+    if (hist_add(id >> 32, slot->nr, 0, took, slot->weight))
         remember(id >> 32, bpf_get_current_task());
     return 0;
 }

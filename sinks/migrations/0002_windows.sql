@@ -48,7 +48,8 @@ CREATE TABLE IF NOT EXISTS latency_windows
     counts       Array(UInt64) CODEC(ZSTD(1)),
     count        UInt64 CODEC(T64, ZSTD(1)),
     sum_ns       UInt64 CODEC(T64, ZSTD(1)),
-    max_ns       UInt64 CODEC(T64, ZSTD(1))
+    max_ns       UInt64 CODEC(T64, ZSTD(1)),
+    period       UInt32 CODEC(T64, ZSTD(1))
 )
 ENGINE = ReplacingMergeTree(last_offset)
 PARTITION BY toYYYYMM(window_start)

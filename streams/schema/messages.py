@@ -55,6 +55,7 @@ LATENCY = pa.schema(
         pa.field("count", pa.uint64(), nullable=False),
         pa.field("sum_ns", pa.uint64(), nullable=False),
         pa.field("max_ns", pa.uint64(), nullable=False),
+        pa.field("period", pa.uint32(), nullable=False),  # each event taken stands for this many; 1: all were taken
     ]
 )
 
@@ -125,7 +126,9 @@ SCHEMAS = MappingProxyType(
 RELEASED = MappingProxyType(dict.fromkeys(SCHEMAS, frozenset({1})))
 """Every version ever released of each schema."""
 
-OPTIONAL: Mapping[str, Mapping[str, object]] = MappingProxyType({})
+OPTIONAL: Mapping[str, Mapping[str, object]] = MappingProxyType(
+    {"latency": MappingProxyType({"period": 1}), "latency_window": MappingProxyType({"period": 1})}
+)
 """Per schema, the columns that were added after version 1, with the value that stands in for them."""
 
 

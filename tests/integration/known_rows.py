@@ -186,7 +186,7 @@ def _window(known, minute, node, probe, operation, service, values):
             "node": node, "namespace": "prod", "pod": "", "container": "", "service": service,
             "version": "v1.0", "probe": probe, "operation": operation}  # fmt: skip
     whole = {"buckets": buckets.tolist(), "counts": counts.tolist(), "count": len(values),
-             "sum_ns": int(values.sum()), "max_ns": int(values.max())}  # fmt: skip
+             "sum_ns": int(values.sum()), "max_ns": int(values.max()), "period": 1}  # fmt: skip
     yield base | whole | {"last_offset": 9}
     yield base | whole | {"last_offset": 4, "max_ns": 2**60, "count": 1}
 

@@ -92,6 +92,7 @@ def latency(rng, start_ns, n=5):
             pa.array(lists[:n], pa.list_(pa.uint16())),
             pa.array(lists[:n], pa.list_(pa.uint64())),
             *[pa.array([7] * n, pa.uint64())] * 3,
+            pa.array([1] * n, pa.uint32()),
         ],
         schema=LATENCY,
     )

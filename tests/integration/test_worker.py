@@ -79,6 +79,7 @@ def latency(chance, start_ns, n=7):
         count=pa.array([sum(h.values()) for h in histograms], pa.uint64()),
         sum_ns=pa.array([sum(b * c for b, c in h.items()) for h in histograms], pa.uint64()),
         max_ns=pa.array([max(h) for h in histograms], pa.uint64()),
+        period=pa.array([1] * n, pa.uint32()),
     )  # fmt: skip
 
 

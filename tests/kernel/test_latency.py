@@ -61,6 +61,26 @@ def test_every_system_call_is_counted_over_intervals_and_bpftrace_agrees(known, 
     assert {n: trace.maps["@"][f"{program.pid},{nr}"] for n, nr in numbers.items()} == {n: counts[n] for n in numbers}
 
 
+def test_sampled_calls_stand_for_all_of_them_and_say_so(known, service, workloads):
+    calls, shift = 100_003, 4
+    with Known(known, "calls", 3, SLEEP_NS, calls, service=service) as program:
+        sampled = SyscallLatency(workloads, defines={"TARGET_TGID": program.pid})
+        whole = SyscallLatency(workloads, defines={"TARGET_TGID": program.pid})
+        with started(sampled, whole):
+            sampled.set_sampling(shift)
+            taken(sampled)  # from the next interval on
+            program.run()
+            some, everything = taken(sampled), taken(whole)
+    (few,) = (row for row in some.rows if row["operation"] == "getppid")
+    (all_,) = (row for row in everything.rows if row["operation"] == "getppid")
+    assert (few["period"], all_["period"], all_["count"]) == (1 << shift, 1, calls)
+    assert few["count"] % (1 << shift) == 0
+    # The draw is binomial: five standard errors, sqrt(calls * (2**shift - 1)), are allowed.
+    assert 0 < abs(few["count"] - calls) < 5 * (calls * ((1 << shift) - 1)) ** 0.5
+    check_histogram([few])
+    assert some.lost == 0
+
+
 def test_calls_that_find_no_room_are_counted(known, service, workloads):
     with Known(known, "calls", SLEEPS, SLEEP_NS, GETPPIDS, service=service) as program:
         whole = SyscallLatency(workloads, defines={"TARGET_TGID": program.pid})

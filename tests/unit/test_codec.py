@@ -153,6 +153,7 @@ def latency_batch(buckets=((1, 975),), counts=((3, 4),)):
         "counts": pa.array(counts, pa.list_(pa.uint64())),
     }
     data |= {name: pa.array([7] * n, pa.uint64()) for name in ("count", "sum_ns", "max_ns")}
+    data["period"] = pa.array([1] * n, pa.uint32())
     return pa.RecordBatch.from_arrays([data[name] for name in LATENCY.names], schema=LATENCY)
 
 
@@ -199,3 +200,18 @@ def test_a_column_that_nobody_knows_is_ignored():
     batch = profile_batch().append_column("newer", pa.array([1, 2, 3]))
     _, _, read = codec.decode(*written(batch))
     assert read.equals(profile_batch())
+
+
+def test_a_latency_message_from_before_sampling_counts_every_event():
+    batch = latency_batch()
+    old = pa.RecordBatch.from_arrays(
+        [batch.column(n) for n in LATENCY.names if n != "period"],
+        schema=pa.schema([f for f in LATENCY if f.name != "period"]),
+    )
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, old.schema) as writer:
+        writer.write_batch(old)
+    headers, _ = written(batch, "latency")
+    _, _, decoded = codec.decode(headers, sink.getvalue().to_pybytes())
+    assert decoded.column("period").to_pylist() == [1]
+    assert decoded.drop_columns(["period"]).equals(old)

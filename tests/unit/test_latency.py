@@ -17,7 +17,7 @@ ROW = st.tuples(
 )
 
 
-def batch(rows):
+def batch(rows, period=1):
     def text(values):
         return pa.array(values, pa.string()).dictionary_encode().cast(TEXT)
 
@@ -31,6 +31,7 @@ def batch(rows):
         "count": pa.array([sum(r[1].values()) for r in rows], pa.uint64()),
         "sum_ns": pa.array([r[2] for r in rows], pa.uint64()),
         "max_ns": pa.array([r[2] for r in rows], pa.uint64()),
+        "period": pa.array([period] * n, pa.uint32()),
     }
     return pa.RecordBatch.from_arrays([columns[n] for n in LATENCY.names], schema=LATENCY)
 
@@ -100,3 +101,13 @@ def test_rows_of_a_slice_of_a_batch_are_read_at_their_place():
     rows = [("read", {1: 1}, 1), ("write", {2: 2, 3: 3}, 2), ("read", {}, 3)]
     kind.rows(read(), batch(rows).slice(1)).add_to(state, slice(None))
     assert told(kind.changed(state, HEAD)) == plain(rows[1:])
+
+
+def test_the_coarsest_sampling_period_of_a_window_is_told():
+    kind = Latencies()
+    state = kind.state()
+    for rows, period in (([("read", {3: 1}, 3)], 1), ([("read", {4: 64}, 4), ("write", {5: 64}, 5)], 64)):
+        kind.rows(read(), batch(rows, period)).add_to(state, slice(None))
+    kind.rows(read(), batch([("read", {3: 1}, 3), ("open", {6: 1}, 6)])).add_to(state, slice(None))
+    found = kind.changed(state, HEAD).to_pylist()
+    assert {row["operation"]: row["period"] for row in found} == {"read": 64, "write": 64, "open": 1}

@@ -72,7 +72,7 @@ def test_tables_go_to_standard_error_when_asked():
 
 def test_the_tables_of_latencies_and_events():
     row = {"probe": "runqlat", "operation": "", "service": "shop", "count": 12345, "p50_ns": 1500.0, "p90_ns": 2e6,
-           "p99_ns": 3e9, "max_ns": 4e9}  # fmt: skip
+           "p99_ns": 3e9, "max_ns": 4e9, "period": 1}  # fmt: skip
     assert printed(show.latency, [row])[0].splitlines() == [
         "probe    operation  service   count     p50   p90  p99  max",
         "runqlat             shop     12,345  1.5 µs  2 ms  3 s  4 s",
@@ -91,6 +91,16 @@ def test_json_keeps_names_and_times():
     rows = [{"function": "Ü\x1b", "last": datetime(2026, 1, 31, 12), "n": 3}]  # noqa: DTZ001 - as the driver gives it
     out, _err = printed(show.write_json, rows)
     assert json.loads(out) == [{"function": "Ü\x1b", "last": "2026-01-31T12:00:00+00:00", "n": 3}]
+
+
+def test_a_sampled_latency_says_so():
+    row = {"probe": "syscall", "operation": "read", "service": "shop", "count": 64, "p50_ns": 1, "p90_ns": 2, "p99_ns": 3,
+           "max_ns": 4, "period": 16}  # fmt: skip
+    out, _ = printed(show.latency, [row, row | {"period": 1}])
+    heading, first, second = out.splitlines()
+    assert heading.split()[-1] == "sampled"
+    assert first.split()[-1] == "1/16"
+    assert "1/" not in second
 
 
 def test_no_rows_are_no_table():

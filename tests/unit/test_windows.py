@@ -300,6 +300,7 @@ def latencies(rows):
         "count": pa.array([sum(r[2].values()) for r in rows], pa.uint64()),
         "sum_ns": pa.array([sum(b * c for b, c in r[2].items()) for r in rows], pa.uint64()),
         "max_ns": pa.array([max(r[2]) for r in rows], pa.uint64()),
+        "period": pa.array([1] * len(rows), pa.uint32()),
     }
     for name in WORKLOAD:
         columns.setdefault(name, dictionary([""] * len(rows)))
