@@ -94,8 +94,8 @@ def test_json_keeps_names_and_times():
 
 
 def test_a_sampled_latency_says_so():
-    row = {"probe": "syscall", "operation": "read", "service": "shop", "count": 64, "p50_ns": 1, "p90_ns": 2, "p99_ns": 3,
-           "max_ns": 4, "period": 16}  # fmt: skip
+    row = {"probe": "syscall", "operation": "read", "service": "shop", "count": 64, "p50_ns": 1, "p90_ns": 2,
+           "p99_ns": 3, "max_ns": 4, "period": 16}  # fmt: skip
     out, _ = printed(show.latency, [row, row | {"period": 1}])
     heading, first, second = out.splitlines()
     assert heading.split()[-1] == "sampled"
