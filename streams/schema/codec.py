@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from streams.schema.errors import CorruptRecordError, UnknownVersionError
 from streams.schema.histogram import BUCKETS
+from streams.schema.ipc_bounds import inflated_bytes
 from streams.schema.messages import OPTIONAL, RELEASED, SCHEMAS, Interval
 
 Headers = Sequence[tuple[str, bytes]]
@@ -95,7 +96,6 @@ def decode(
         raise CorruptRecordError("the record is empty or larger than the bound")
     try:
         batch = _read(name, value)
-        batch.validate(full=True)
         _check(batch)
     except (
         pa.ArrowException,
@@ -105,6 +105,7 @@ def decode(
         KeyError,
         IndexError,
         NotImplementedError,
+        StopIteration,  # a stream without a batch
     ) as error:
         raise CorruptRecordError(f"not a valid {name} record: {str(error)[:200]}") from error
     if batch.num_rows != interval.rows:
@@ -114,10 +115,13 @@ def decode(
 
 def _read(name: str, value: bytes) -> pa.RecordBatch:
     schema = SCHEMAS[name]
+    size, rows = inflated_bytes(value)
+    if rows > MAX_ROWS or size > MAX_DECODED_BYTES:
+        raise CorruptRecordError("the record decodes to more than the bound")
     with pa.ipc.open_stream(pa.py_buffer(value), options=_READ) as reader:
         batch = reader.read_next_batch()
-        if batch.num_rows > MAX_ROWS or batch.nbytes > MAX_DECODED_BYTES:
-            raise CorruptRecordError("the record decodes to more than the bound")
+        # Before anything else looks at it: offsets that point anywhere end the process that follows them.
+        batch.validate(full=True)
         try:
             reader.read_next_batch()
         except StopIteration:

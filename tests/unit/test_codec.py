@@ -1,5 +1,6 @@
 """Round trips, and that decoding is total: whatever the bytes, a valid batch or a ``SchemaError``."""
 
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from streams.schema import codec, stacks
 from streams.schema.errors import CorruptRecordError, SchemaError, UnknownVersionError
+from streams.schema.ipc_bounds import inflated_bytes
 from streams.schema.messages import LATENCY, PROFILE, SCHEMAS, STACK, TEXT, Interval
 
 INTERVAL = Interval("cpu", "c1", "n1", "p1", 7, 1_000, 2_000, events=3, lost=2)
@@ -215,3 +217,43 @@ def test_a_latency_message_from_before_sampling_counts_every_event():
     _, _, decoded = codec.decode(headers, sink.getvalue().to_pybytes())
     assert decoded.column("period").to_pylist() == [1]
     assert decoded.drop_columns(["period"]).equals(old)
+
+
+def test_many_mutations_of_a_record_end_in_an_error_or_a_batch():
+    """Offsets that point anywhere once ended the process: flips, cuts and insertions at every place, by seed."""
+    chance = random.Random(11)
+    latency_headers, latency_value = written(latency_batch(), "latency")
+    for _ in range(7_919):
+        headers, value = chance.choice([(HEADERS, VALUE), (latency_headers, latency_value)])
+        broken = bytearray(value)
+        for _ in range(chance.randint(1, 5)):
+            at = chance.randrange(len(broken))
+            how = chance.random()
+            if how < 0.6:
+                broken[at] = chance.choice([0, 1, 0x7F, 0x80, 0xFF])
+            elif how < 0.8:
+                broken[at : at + 4] = chance.choice([b"\xff" * 4, bytes(4), b"\0\0\0\x80"])
+            else:
+                del broken[at : at + chance.randint(1, 8)]
+        decodes(headers, bytes(broken))
+
+
+def test_a_bomb_is_refused_before_it_is_inflated(monkeypatch):
+    rows = 100_000
+    zeros = profile_batch((1,) * rows)
+    value, headers = codec.encode("profile", zeros, replace(INTERVAL, rows=rows))
+    size, counted = inflated_bytes(value)
+    assert counted == rows
+    assert size >= zeros.get_total_buffer_size() > 20 * len(value)
+    monkeypatch.setattr(codec, "MAX_DECODED_BYTES", size - 1)
+    monkeypatch.setattr(codec.pa.ipc, "open_stream", lambda *_, **__: pytest.fail("it was opened"))
+    with pytest.raises(CorruptRecordError, match="more than the bound"):
+        codec.decode(headers, value)
+
+
+def test_a_stream_without_a_batch_is_corrupt():
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, PROFILE):
+        pass
+    with pytest.raises(CorruptRecordError, match="not a valid profile"):
+        codec.decode(HEADERS, sink.getvalue().to_pybytes())
