@@ -12,7 +12,8 @@ walk the user stack of the thread that comes. So a switch only writes down when 
 by tid). When a thread comes back after more than the threshold, an interrupt is raised on its CPU (the wake-up of a
 ring buffer that carries nothing), which arrives as soon as the scheduler turns interrupts on: in that thread's own
 context, still inside the ``schedule()`` that it waited in, both its stacks as they were. The program at
-``irq_vectors:irq_work_entry`` takes them there. The frames above ``__schedule`` are taken off.
+``irq_vectors:irq_work_entry`` takes them there. The frames down to ``__schedule``, and the
+``schedule`` and ``schedule_timeout`` that every wait passes, are taken off, so that the leaf says what it waits for.
 
 Where the C library has no frame pointers, the function that called it is missing between it and its own caller.
 
@@ -49,6 +50,13 @@ _KICK_PAGES = 16
 _KICKS = 4
 _MOST_SLOTS = 1 << 18
 _WAITS_PER_SECOND = 400
+# How a wait enters the scheduler (kernel/sched/core.c, kernel/time): says nothing of what is waited for.
+_DOORS = frozenset(
+    {
+        "schedule", "schedule_timeout", "schedule_preempt_disabled", "schedule_hrtimeout_range",
+        "schedule_hrtimeout_range_clock", "io_schedule", "io_schedule_timeout",
+    }
+)  # fmt: skip
 _INTERRUPT_FRAMES = 5  # where names cannot be read: interrupt entry, finish_task_switch, __schedule
 
 
@@ -64,7 +72,7 @@ class OffCpu:
         symbolizer: Symbolizer | None = None,
         threshold_ns: int = DEFAULT_THRESHOLD_NS,
         interval_s: float = 10.0,
-        most_per_s: float = 500.0,
+        most_per_s: float = 200.0,
     ) -> None:
         self._workloads = workloads
         self._symbolizer = symbolizer or Symbolizer()
@@ -77,7 +85,7 @@ class OffCpu:
         self._programs: Programs | None = None
         self._counts: StackCounts | None = None
         self._kicks: list[RingBuffer] = []
-        self._is_schedule: dict[int, bool] = {}
+        self._names: dict[int, str] = {}
 
     @property
     def threshold_ns(self) -> int:
@@ -150,18 +158,23 @@ class OffCpu:
         return self._period_ns
 
     def _without_interrupt(self, stack: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """Take off the frames of our own interrupt: all from the leaf up to ``__schedule``."""
-        addresses = stack.tolist()
-        for depth, address in enumerate(addresses[:16]):
-            known = self._is_schedule.get(address)
-            if known is None:
-                name, _ = self._symbolizer.kernel.names(np.array([address], np.uint64))[0]
-                if len(self._is_schedule) > 4096:
-                    self._is_schedule.clear()
-                known = self._is_schedule[address] = name == "__schedule"
-            if known:
-                return stack[depth + 1 :]
-        return stack if self._symbolizer.kernel.available else stack[_INTERRUPT_FRAMES:]
+        """Take off the frames of our own interrupt and of the scheduler: what is left begins with what it waits in."""
+        names = [self._kernel_name(address) for address in stack[:24].tolist()]
+        if "__schedule" not in names:
+            return stack if self._symbolizer.kernel.available else stack[_INTERRUPT_FRAMES:]
+        depth = names.index("__schedule") + 1
+        while depth < len(names) and names[depth] in _DOORS:
+            depth += 1
+        # A stack must not become empty: a thread that does nothing but wait in the scheduler keeps its door.
+        return stack[min(depth, len(stack) - 1) :]
+
+    def _kernel_name(self, address: int) -> str:
+        known = self._names.get(address)
+        if known is None:
+            if len(self._names) > 4096:
+                self._names.clear()
+            known = self._names[address] = self._symbolizer.kernel.names(np.array([address], np.uint64))[0][0]
+        return known
 
     def stats(self) -> RunStats:
         """Return what the kernel side has cost since ``start``."""

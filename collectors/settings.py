@@ -21,7 +21,8 @@ class AgentOptions:
     """Names of the collectors to run (see ``perfstream gadget list``); empty runs all of them, ``none`` runs none."""
     cpu_hz: float = DEFAULT_HZ
     offcpu_threshold_ms: float = 1.0
-    offcpu_most_per_s: float = 500.0
+    offcpu_most_per_s: float = 200.0
+    """Waits that are taken a second; where more end, long ones count in full and short ones by chance."""
     budget_percent: float = 1.0
     """CPU that the agent and its programs may use, in percent of the node; beyond it sampling gets coarser."""
     scrape: tuple[ScrapeTarget, ...] = ()
