@@ -17,7 +17,7 @@ class Metrics:
         self.failures = Counter(p + "insert_failures", "Insert requests that failed", ["kind"], registry=registry)
         self.seconds = Histogram(p + "insert_seconds", "Duration of one insert request", ["table"], registry=registry)
         self.dead = Counter(p + "dead_letters", "Records sent to the dead-letter topic", ["reason"], registry=registry)
-        self.clamped = Counter(p + "clamped_rows", "Rows whose clock ran ahead", registry=registry)
+        self.clamped = Counter(p + "clamped_rows", "Rows whose clock was too far ahead or behind", registry=registry)
         self.trimmed = Counter(p + "trimmed_offsets", "Offsets removed by retention before read", registry=registry)
         self.replays = Counter(
             p + "replayed_batches", "Batches read again after an intent was found", registry=registry

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DAY_NS = 86_400_000_000_000
 MAX_AGE_NS = 40 * DAY_NS
-"""Older rows are beyond what the tables keep."""
+"""Of a window: what clocks may be behind, what the raw topics keep, and time to spare."""
 _MS = pa.timestamp("ms", "UTC")
 _NS = pa.timestamp("ns", "UTC")
 _S = pa.timestamp("s", "UTC")
@@ -32,7 +32,7 @@ _S = pa.timestamp("s", "UTC")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One decoded record; ``append_ns`` is the broker's append time, ``clamped`` the rows whose clock was ahead."""
+    """One decoded record; ``append_ns`` is the broker's append time, ``clamped`` the rows whose clock was wrong."""
 
     topic: str
     partition: int
@@ -47,25 +47,26 @@ class Message:
 def decode(
     topic: str, partition: int, offset: int, append_ns: int, headers: codec.Headers, value: bytes | None
 ) -> Message:
-    """Decode one record and set clocks that run ahead back to the broker's append time.
+    """Decode one record and bring clocks that are wrong back to the broker's append time.
 
     Raises:
         SchemaError: the record does not keep the contract.
     """
     schema, interval, batch = codec.decode(headers, value, schema_of(topic))
     clamped = 0
-    column = "window_start_ns"
     if "time_ns" in batch.schema.names:
         batch, clamped = clocks.clamp_batch(batch, append_ns)
-        column = "time_ns"
-    _bounded(batch.column(column).to_numpy(), append_ns)
+    else:
+        _bounded(batch.column("window_start_ns").to_numpy(), append_ns)
     return Message(topic, partition, offset, append_ns, schema, interval, batch, clamped)
 
 
 def _bounded(times: NDArray[np.int64], append_ns: int) -> None:
-    # Each day is a partition of the store: times all over the calendar would be refused, with their batch, for ever.
+    # The worker has clamped what the nodes said; what lies elsewhere is no window of its own. Each month is a partition
+    # of the store: times all over the calendar would be refused, with their batch, for ever.
+    clocks.bounds(append_ns)
     if len(times) and (times.min() < append_ns - MAX_AGE_NS or times.max() > append_ns + DAY_NS):
-        raise CorruptRecordError("a time is more than 40 days before the broker's append time, or a day after it")
+        raise CorruptRecordError("a window is more than 40 days before the broker's append time, or a day after it")
 
 
 def samples(messages: Sequence[Message]) -> pa.Table:
@@ -106,8 +107,8 @@ def intervals(messages: Sequence[Message]) -> pa.Table:
         return pa.array([of(m) for m in messages], kind)
 
     def time(of: Callable[[Message], int]) -> pa.Array:
-        # A node's clock may be ahead here too; the bound is that of the rows.
-        bounded = [min(of(m), m.append_ns + clocks.MAX_AHEAD_NS) // 1_000_000 for m in messages]
+        # A node's clock may be wrong here too; the bounds are those of the rows.
+        bounded = [clocks.clamp_one(of(m), m.append_ns) // 1_000_000 for m in messages]
         return pa.array(bounded, pa.int64()).cast(_MS)
 
     return pa.table(

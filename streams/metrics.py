@@ -24,7 +24,9 @@ class WorkerMetrics:
             "late_rows": Counter(
                 name + "late_rows", "Rows that came after their window closed.", _PER, registry=registry
             ),
-            "clamped_rows": Counter(name + "clamped_rows", "Rows of clocks too far ahead.", _PER, registry=registry),
+            "clamped_rows": Counter(
+                name + "clamped_rows", "Rows of clocks too far ahead or behind.", _PER, registry=registry
+            ),
         }
         self.bad = Counter(name + "bad_records", "Records that cannot be read.", ("reason",), registry=registry)
         self.result_rows = Counter(name + "result_rows", "Rows published.", ("schema",), registry=registry)

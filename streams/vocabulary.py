@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from streams.columns import Growing, Key, distinct
 from streams.schema.messages import OTHER
-from streams.schema.stacks import FIELD_SEPARATOR, FRAME_SEPARATOR, UNKNOWN
+from streams.schema.stacks import FIELD_SEPARATOR, FRAME_SEPARATOR, MAX_FIELD, UNKNOWN
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -109,7 +109,9 @@ class Vocabulary:
         frames = pc.split_pattern(pc.fill_null(texts, ""), FRAME_SEPARATOR)
         offsets = frames.offsets.to_numpy()
         fields = pc.split_pattern(frames.flatten(), FIELD_SEPARATOR, max_splits=1)
-        names = fields.values.take(pa.array(fields.offsets.to_numpy()[:-1])).dictionary_encode()
+        names = fields.values.take(pa.array(fields.offsets.to_numpy()[:-1]))
+        # A result must keep the contract's bounds whatever the stack's text was.
+        names = pc.utf8_slice_codeunits(names, 0, MAX_FIELD).dictionary_encode()
         intern = np.array([self.function(name or UNKNOWN) for name in names.dictionary.to_pylist()], np.int64)
         function = intern[names.indices.to_numpy(zero_copy_only=False)]
         lengths = np.diff(offsets)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from streams.schema.clocks import clamp
+from streams.schema.clocks import clamp, clamp_one
 from streams.schema.messages import Interval
 from streams.watermark import BEFORE_ALL, Snapshot, WindowSettings, starts
 
@@ -127,14 +127,17 @@ class PartitionWindows(Generic[S]):
             offset: its offset in the raw partition.
             interval: its headers.
             batch: its rows, as decoded.
-            append_ns: when the broker appended it: the bound for clocks that run ahead.
+            append_ns: when the broker appended it: the reference for clocks that are wrong.
+
+        Raises:
+            CorruptRecordError: ``append_ns`` is no time; nothing was taken.
         """
         if offset < self.next_offset:
             return
         before = self.snapshot
         again = offset < before.next_offset
-        rows = self.kind.rows(interval, batch) if batch.num_rows else None
         times, clamped = clamp(batch.column("time_ns").to_numpy(), append_ns)
+        rows = self.kind.rows(interval, batch) if batch.num_rows else None
         if rows is not None:
             self._count(offset, rows, times, again=again)
         self.next_offset = offset + 1
@@ -143,7 +146,7 @@ class PartitionWindows(Generic[S]):
         self.counts.messages += 1
         self.counts.rows += batch.num_rows
         self.counts.clamped_rows += clamped
-        end_ns = int(clamp(np.array([interval.end_ns]), append_ns)[0][0])
+        end_ns = clamp_one(interval.end_ns, append_ns)
         self._advance(before.after(offset, end_ns, self.settings.grace_ns))
         self._tidy()
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from collectors.scrapers import wire
 from streams.schema import stacks
 from streams.schema.errors import CorruptRecordError
+from streams.schema.text_bounds import longest
 
 MAX_COMPRESSED = 16 * 1024 * 1024
 MAX_BYTES = 32 * 1024 * 1024
@@ -243,8 +244,8 @@ class _Decoder:
         encoded = joined.dictionary_encode()
         result = encoded.dictionary.to_pylist()
         which = encoded.indices.to_numpy().astype(np.int64)
-        if not normal:
-            # No frames, or too many of them: what becomes equal is one stack.
+        if not normal or longest(encoded.dictionary) > stacks.MAX_STACK_BYTES:
+            # No frames, or too many of them, or too long: what becomes equal is one stack.
             mended = [stacks.join(text.split(stacks.FRAME_SEPARATOR)) or stacks.frame_text("") for text in result]
             number = {text: i for i, text in enumerate(dict.fromkeys(mended))}
             which = np.array([number[text] for text in mended], np.int64)[which]

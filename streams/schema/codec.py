@@ -13,6 +13,7 @@ from types import MappingProxyType
 import numpy as np
 import pyarrow as pa
 
+from streams.schema import text_bounds
 from streams.schema.errors import CorruptRecordError, UnknownVersionError
 from streams.schema.histogram import BUCKETS
 from streams.schema.ipc_bounds import inflated_bytes
@@ -24,7 +25,11 @@ MAX_RECORD_BYTES = 16 * 1024 * 1024
 MAX_DECODED_BYTES = 512 * 1024 * 1024
 MAX_ROWS = 2_000_000
 SCHEMA_HEADER = "schema"
-_INTEGERS = frozenset({"sequence", "start_ns", "end_ns", "rows", "events", "lost"})
+_TIMES = frozenset({"start_ns", "end_ns"})
+_COUNTS = frozenset({"sequence", "rows", "events", "lost"})
+_INTEGERS = _TIMES | _COUNTS
+_NOT_NEGATIVE = ("value", "period", "self", "total", "first_offset", "last_offset")
+_UNSIGNED = ("count", "sum_ns", "max_ns", "latency_ns")
 _MAX_INTEGER = (1 << 63) - 1
 # One thread: at the size of a message, handing buffers to Arrow's pool costs more than compressing them.
 _WRITE = pa.ipc.IpcWriteOptions(
@@ -38,6 +43,7 @@ def encode(schema_name: str, batch: pa.RecordBatch, interval: Interval) -> tuple
     schema = SCHEMAS[schema_name]
     if not batch.schema.equals(schema):
         batch = batch.select(schema.names).cast(schema)
+    batch = text_bounds.cut(batch)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema, options=_WRITE) as writer:
         writer.write_batch(batch)
@@ -71,8 +77,13 @@ def decode_headers(headers: Iterable[tuple[str, bytes]]) -> tuple[str, Interval]
         interval = Interval(**values, version=version)  # type: ignore[arg-type]
     except (KeyError, ValueError) as error:
         raise CorruptRecordError(f"header missing or wrong: {error}") from error
-    if not all(0 <= getattr(interval, name) <= _MAX_INTEGER for name in _INTEGERS):
+    if not all(0 <= getattr(interval, name) <= _MAX_INTEGER for name in _COUNTS):
         raise CorruptRecordError("a number in the headers is negative or beyond 63 bits")
+    # A clock may say anything; whoever uses the times clamps them (see ``streams.schema.clocks``).
+    if not all(-_MAX_INTEGER <= getattr(interval, name) <= _MAX_INTEGER for name in _TIMES):
+        raise CorruptRecordError("a time in the headers is beyond 63 bits")
+    if any(len(text) > text_bounds.MAX_TEXT for text in values.values() if isinstance(text, str)):
+        raise CorruptRecordError(f"a text in the headers is longer than {text_bounds.MAX_TEXT} characters")
     if interval.end_ns < interval.start_ns:
         raise CorruptRecordError("the interval ends before it starts")
     return name, interval
@@ -83,7 +94,8 @@ def decode(
 ) -> tuple[str, Interval, pa.RecordBatch]:
     """Return (schema name, interval, batch) of one message; ``expected`` is the schema of its topic.
 
-    Nothing in the batch is null, at any depth; no time lies before 1970; histograms are well-formed.
+    Nothing in the batch is null, at any depth; no count is negative or beyond 63 bits; no text is beyond its bound;
+    histograms are well-formed. Times of raw rows are whatever the node's clock said.
 
     Raises:
         UnknownVersionError: the schema or its version was never released.
@@ -149,9 +161,16 @@ def _check(batch: pa.RecordBatch) -> None:
         if _has_null(batch.column(name)):
             raise CorruptRecordError(f"column {name!r} holds nulls")
     names = set(batch.schema.names)
-    times = batch.column("time_ns" if "time_ns" in names else "window_start_ns").to_numpy()
-    if len(times) and times.min() < 0:
-        raise CorruptRecordError("a time lies before 1970")
+    for name in names.intersection(("window_start_ns", *_NOT_NEGATIVE)):
+        numbers = batch.column(name).to_numpy()
+        if len(numbers) and numbers.min() < 0:
+            raise CorruptRecordError(f"column {name!r} holds a negative number")
+    for name in names.intersection(_UNSIGNED):
+        numbers = batch.column(name).to_numpy()
+        if len(numbers) and numbers.max() > _MAX_INTEGER:
+            raise CorruptRecordError(f"column {name!r} holds a number beyond 63 bits")
+    if found := text_bounds.overlong(batch):
+        raise CorruptRecordError(found)
     if "buckets" in names:
         buckets, counts = batch.column("buckets"), batch.column("counts")
         if not np.array_equal(np.diff(buckets.offsets.to_numpy()), np.diff(counts.offsets.to_numpy())):
@@ -159,6 +178,9 @@ def _check(batch: pa.RecordBatch) -> None:
         numbers = buckets.flatten().to_numpy()
         if len(numbers) and numbers.max() >= BUCKETS:
             raise CorruptRecordError(f"a histogram has a bucket beyond {BUCKETS - 1}")
+        numbers = counts.flatten().to_numpy()
+        if len(numbers) and numbers.max() > _MAX_INTEGER:
+            raise CorruptRecordError("column 'counts' holds a number beyond 63 bits")
 
 
 def _has_null(array: pa.Array) -> bool:

@@ -13,6 +13,8 @@ FRAME_SEPARATOR = "\n"
 FIELD_SEPARATOR = "\t"
 MAX_FRAMES = 1024
 MAX_FIELD = 1024
+MAX_STACK_BYTES = 1 << 20
+"""Of a stack's text in UTF-8; a thousand frames of a kilobyte each."""
 UNKNOWN = "[unknown]"
 
 _CLEAN = dict.fromkeys(range(32), " ") | {127: " "}
@@ -33,10 +35,13 @@ def frame_text(function: str, file: str = "", line: int = 0) -> str:
 
 
 def join(frames: list[str]) -> str:
-    """Join frame texts (root first); beyond ``MAX_FRAMES`` the leaf-most are kept under a ``[truncated]`` root."""
+    """Join frame texts (root first); beyond a bound the leaf-most are kept under a ``[truncated]`` root."""
     if len(frames) > MAX_FRAMES:
         frames = [frame_text("[truncated]"), *frames[-(MAX_FRAMES - 1) :]]
-    return FRAME_SEPARATOR.join(frames)
+    text = FRAME_SEPARATOR.join(frames)
+    if len(text) > MAX_STACK_BYTES // 4 and len(text.encode("utf-8", "replace")) > MAX_STACK_BYTES:
+        return join([frame_text("[truncated]"), *frames[len(frames) // 2 + 1 :]])
+    return text
 
 
 def stack_id(frames: str) -> int:

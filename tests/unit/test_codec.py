@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.schema import codec, stacks
+from streams.schema import codec, stacks, text_bounds
 from streams.schema.errors import CorruptRecordError, SchemaError, UnknownVersionError
 from streams.schema.ipc_bounds import inflated_bytes
-from streams.schema.messages import LATENCY, PROFILE, SCHEMAS, STACK, TEXT, Interval
+from streams.schema.messages import EVENT, LATENCY, PROFILE, SCHEMAS, STACK, TEXT, Interval
 
 INTERVAL = Interval("cpu", "c1", "n1", "p1", 7, 1_000, 2_000, events=3, lost=2)
 
@@ -100,13 +100,16 @@ def test_any_header_is_a_schema_error_or_a_number_that_fits_the_tables(name, tex
     headers = [(k, text if k == name else v) for k, v in HEADERS]
     if decodes(headers, VALUE):
         _, interval = codec.decode_headers(headers)
-        for number in (interval.sequence, interval.events, interval.lost, interval.start_ns, interval.end_ns):
+        for number in (interval.sequence, interval.events, interval.lost):
             assert 0 <= number < 2**63
+        for number in (interval.start_ns, interval.end_ns):
+            assert abs(number) < 2**63
 
 
 @pytest.mark.parametrize("name", ["sequence", "events", "lost", "start_ns", "end_ns"])
 def test_a_number_beyond_63_bits_or_below_zero_is_corrupt(name):
-    for number in (b"9223372036854775808", b"-1", b"1e3", b"", b"9" * 5000):
+    below = b"-9223372036854775809" if name.endswith("_ns") else b"-1"
+    for number in (b"9223372036854775808", below, b"1e3", b"", b"9" * 5000):
         assert not decodes([(k, number if k == name else v) for k, v in HEADERS], VALUE)
     assert not decodes([h for h in HEADERS if h[0] != name], VALUE)
 
@@ -171,11 +174,99 @@ def test_a_histogram_that_contradicts_itself_is_corrupt():
             codec.decode(*written(wrong, "latency"))
 
 
-def test_times_before_1970_are_corrupt():
-    for time_ns in (-1, -(2**63)):
+def test_times_are_what_the_clock_said_and_windows_are_none_before_1970():
+    for time_ns in (-1, -(2**63), 2**63 - 1):
         batch = replaced(profile_batch(), "time_ns", pa.array([1, time_ns, 3], pa.int64()))
-        with pytest.raises(CorruptRecordError, match="1970"):
-            codec.decode(*written(batch))
+        assert decodes(*written(batch))
+        assert decodes([(k, b"-5" if k == "start_ns" else v) for k, v in HEADERS], VALUE)
+    assert decodes(*written(hotspot_batch(window_start_ns=[0, 1]), "hotspot"))
+    assert not decodes(*written(hotspot_batch(window_start_ns=[0, -1]), "hotspot"))
+
+
+def hotspot_batch(**columns):
+    data = {
+        f.name: pa.array(["x", "y"]).dictionary_encode().cast(TEXT) if f.type == TEXT else pa.array([1, 2], f.type)
+        for f in SCHEMAS["hotspot"]
+    }
+    data |= {name: pa.array(values, data[name].type) for name, values in columns.items()}
+    return pa.RecordBatch.from_arrays(list(data.values()), schema=SCHEMAS["hotspot"])
+
+
+@pytest.mark.parametrize("name", ["value", "period"])
+def test_a_negative_count_is_corrupt(name):
+    assert decodes(*written(replaced(profile_batch(), name, pa.array([0, 1, 2**63 - 1], pa.int64()))))
+    with pytest.raises(CorruptRecordError, match=f"'{name}' holds a negative"):
+        codec.decode(*written(replaced(profile_batch(), name, pa.array([0, -1, 3], pa.int64()))))
+
+
+@pytest.mark.parametrize("name", ["count", "sum_ns", "max_ns", "counts"])
+def test_a_count_that_was_negative_before_it_was_unsigned_is_corrupt(name):
+    for number in (2**63 - 1, 2**63, 2**64 - 1):
+        if name == "counts":
+            batch = latency_batch(((1, 2),), ((3, number),))
+        else:
+            batch = replaced(latency_batch(), name, pa.array([number], pa.uint64()))
+        assert decodes(*written(batch, "latency")) == (number < 2**63)
+
+
+def event_batch(**columns):
+    data = {
+        f.name: pa.array(["x"]).dictionary_encode().cast(TEXT)
+        if f.type == TEXT
+        else pa.array([[]] if pa.types.is_map(f.type) else ["d"] if f.name == "detail" else [1], f.type)
+        for f in EVENT
+    }
+    return pa.RecordBatch.from_arrays(list((data | columns).values()), schema=EVENT)
+
+
+def texts(*values):
+    return pa.array(values).dictionary_encode().cast(TEXT)
+
+
+def attributes(pairs):
+    return pa.array([pairs], pa.map_(pa.string(), pa.string()))
+
+
+def stack_of(frames):
+    one = pa.StructArray.from_arrays([pa.array([5], pa.uint64()), pa.array([frames])], fields=list(STACK))
+    return pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), one)
+
+
+@pytest.mark.parametrize(
+    ("make", "bound"),
+    [
+        (lambda n: (event_batch(comm=texts("x" * n)), "event"), text_bounds.MAX_TEXT),
+        (lambda n: (event_batch(service=texts("é" * (n // 2) + "x" * (n % 2))), "event"), text_bounds.MAX_TEXT),
+        (lambda n: (event_batch(detail=pa.array(["x" * n])), "event"), text_bounds.MAX_VALUE),
+        (lambda n: (event_batch(attributes=attributes([("k" * n, "v")])), "event"), text_bounds.MAX_TEXT),
+        (lambda n: (event_batch(attributes=attributes([("k", "v" * n)])), "event"), text_bounds.MAX_VALUE),
+        (
+            lambda n: (event_batch(attributes=attributes([(str(i), "") for i in range(n)])), "event"),
+            text_bounds.MAX_ATTRIBUTES,
+        ),
+        (lambda n: (replaced(profile_batch((1,)), "stack", stack_of("f" * n)), "profile"), stacks.MAX_STACK_BYTES),
+        (lambda n: (hotspot_batch() if n <= 4096 else replaced(hotspot_batch(), "function", texts("f", "f" * n)),
+                    "hotspot"), text_bounds.MAX_TEXT),
+    ],
+)  # fmt: skip
+def test_an_overlong_text_is_corrupt_and_one_at_the_bound_is_not(make, bound):
+    assert decodes(*written(*make(bound)))
+    with pytest.raises(CorruptRecordError, match=r"longer than|more than"):
+        codec.decode(*written(*make(bound + 1)))
+
+
+def test_an_overlong_header_is_corrupt():
+    for name in ("collector", "cluster", "node", "producer"):
+        assert decodes([(k, b"x" * 4096 if k == name else v) for k, v in HEADERS], VALUE)
+        assert not decodes([(k, b"x" * 4097 if k == name else v) for k, v in HEADERS], VALUE)
+
+
+def test_a_writer_cuts_what_a_reader_would_refuse():
+    batch = event_batch(comm=texts("é" * 9_000), detail=pa.array(["d" * 70_000]))
+    _, _, read = codec.decode(*reversed(codec.encode("event", batch, INTERVAL)))
+    assert read.column("comm").to_pylist() == ["é" * 1024]
+    assert read.column("detail").to_pylist() == ["d" * 16_384]
+    assert read.column("service").to_pylist() == ["x"]
 
 
 @pytest.mark.parametrize("schema", sorted(SCHEMAS))

@@ -77,19 +77,34 @@ def test_a_clock_ahead_is_clamped_in_rows_and_in_the_interval():
     assert latest * 1_000_000 <= NOW + 10_000_000_000
 
 
-@pytest.mark.parametrize("time_ns", [NOW - 41 * DAY, 0])
-def test_rows_beyond_what_the_tables_keep_are_corrupt(time_ns):
-    message(profile([NOW - 39 * DAY], text(["a"])))
+@pytest.mark.parametrize("time_ns", [-(2**63), -1, 0, NOW - 8 * DAY])
+def test_a_clock_far_behind_is_clamped_in_rows_and_in_the_interval(time_ns):
+    taken = message(profile([NOW - 6 * DAY, time_ns], text(["a", "a"])))
+    assert taken.clamped == 1
+    assert taken.batch.column("time_ns").to_pylist() == [NOW - 6 * DAY, NOW - 7 * DAY]
+    behind = Interval("cpu", "c", "n", "p", 4, max(time_ns, -(2**63) + 1), time_ns + 10)
+    value, headers = codec.encode("profile", profile([NOW], text(["a"])), behind)
+    table = rows.intervals([rows.decode("perfstream.raw.profiles", 1, 3, NOW, headers, value)])
+    for name in ("time", "end_time"):
+        assert table[name].cast(pa.int64()).to_pylist() == [(NOW - 7 * DAY) // 1_000_000]
+
+
+@pytest.mark.parametrize("start_ns", [NOW - 41 * DAY, 0, NOW + 2 * DAY])
+def test_windows_that_are_none_of_the_workers_are_corrupt(start_ns):
+    message(hotspots([NOW - 39 * DAY, NOW]), schema="hotspot")
     with pytest.raises(CorruptRecordError, match="40 days"):
-        message(profile([NOW, time_ns], text(["a", "a"])))
+        message(hotspots([NOW, start_ns]), schema="hotspot")
+
+
+def hotspots(starts):
+    columns = {f.name: text(["x", "y"]) if f.type == TEXT else pa.array(np.array([1, 2]), f.type) for f in HOTSPOT}
+    columns["window_start_ns"] = pa.array(starts, pa.int64())
+    return pa.RecordBatch.from_arrays([columns[name] for name in HOTSPOT.names], schema=HOTSPOT)
 
 
 def test_windows_are_rows_as_they_came_with_their_start_in_seconds():
     start = NOW // (60 * 10**9) * 60 * 10**9
-    columns = {f.name: text(["x", "y"]) if f.type == TEXT else pa.array(np.array([1, 2]), f.type) for f in HOTSPOT}
-    columns["window_start_ns"] = pa.array([start, start], pa.int64())
-    batch = pa.RecordBatch.from_arrays([columns[name] for name in HOTSPOT.names], schema=HOTSPOT)
-    table = rows.windows([message(batch, schema="hotspot")])
+    table = rows.windows([message(hotspots([start, start]), schema="hotspot")])
     assert set(table.column_names) == set(tables.HOTSPOTS.names)
     assert table["window_start"].cast(pa.int64()).to_pylist() == [start // 10**9] * 2
     assert table["self"].to_pylist() == [1, 2]
