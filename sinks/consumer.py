@@ -6,8 +6,8 @@ an announced batch is never announced again with another end; whoever finds the 
 the same token, and the store keeps the first. This holds while fewer than 10,000 other inserts into the table lie
 between the two (``non_replicated_deduplication_window``).
 
-Not covered: a message that its publisher sent twice under two offsets (its own crash between send and acknowledgement)
-is two messages here; ``intervals`` shows them as two rows with one (producer, collector, sequence).
+A batch of a raw topic is announced to the store as well (see ``sinks.announced``), so that a group that was reset and
+reads everything again skips what the tables hold. Results need none of that: their rows replace themselves.
 """
 
 from __future__ import annotations
@@ -16,17 +16,21 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
+from runtime import kafka_records
+from runtime.kafka import refusal
 from runtime.log import Once
 from runtime.observe import Health
 from sinks import client as store
-from sinks.ledger import Batch, Partition, intent_end, intent_metadata
+from sinks import letters
+from sinks.announced import Announcements
+from sinks.ledger import Batch, Known, Partition, intent_end, intent_metadata
 from sinks.metrics import Metrics
 from sinks.offsets import CommittedOffsets
 from sinks.settings import SinkSettings
@@ -38,6 +42,8 @@ log = logging.getLogger(__name__)
 
 _POLL_MS = 100
 _GRACE_S = 3.0
+_METADATA_MS = 30_000
+"""How often it looks for new partitions."""
 _MAX_BACKOFF_S = 10.0
 _REJECTED_BACKOFF_S = 30.0
 
@@ -50,6 +56,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
         self._health = health
         self._metrics = metrics
         self._once = Once(log)
+        kafka_records.install()
         options = settings.kafka.client_options()
         self._consumer = AIOKafkaConsumer(
             group_id=settings.group,
@@ -58,7 +65,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
             session_timeout_ms=settings.session_timeout_ms,
             heartbeat_interval_ms=min(3000, settings.session_timeout_ms // 3),
             max_partition_fetch_bytes=max(64 * 1024, min(4 * 1024 * 1024, settings.batch.bytes)),
-            **options,
+            **{"metadata_max_age_ms": _METADATA_MS, **options},
         )
         self._producer = AIOKafkaProducer(
             acks="all", max_request_size=DEAD_LETTERS.max_message_bytes, enable_idempotence=True, **options
@@ -66,8 +73,10 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
         self._offsets = CommittedOffsets(options, settings.group)
         timeout = settings.batch.insert_timeout_s
         self._writer = Writer(lambda: store.connect(settings.clickhouse, timeout_s=timeout), metrics)
+        self._announcements = Announcements(self._writer.client)
         self._slots = asyncio.Semaphore(settings.batch.parallel)
         self._threads = ThreadPoolExecutor(settings.batch.parallel, thread_name_prefix="insert")
+        self._raw = frozenset(settings.topic_prefix + topic.name for topic in RAW)
         self._partitions: dict[TopicPartition, Partition] = {}
         self._round: asyncio.Task[None] | None = None
         self._assigned = asyncio.Event()
@@ -96,8 +105,9 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
                 try:
                     await part.start()
                 except (KafkaError, OSError) as error:
-                    self._health.ill("kafka", f"Kafka does not answer: {error}")
-                    self._once.warning("kafka", "Kafka does not answer; trying again", error=str(error))
+                    reason = await refusal(self._settings.kafka.client_options()) or str(error)
+                    self._health.ill("kafka", f"Kafka cannot be used: {reason}")
+                    self._once.warning("kafka", "Kafka cannot be used; trying again", error=reason)
                     await asyncio.sleep(1)
                 else:
                     break
@@ -162,24 +172,23 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _flush(self, ready: Sequence[TopicPartition]) -> None:
         """One round: announce the new batches in one commit, store all, commit the ends of those that are stored."""
-        now = time.monotonic()
-        limits = self._settings.batch
         states = {tp: self._partitions[tp] for tp in ready}
-        for state in states.values():
-            if state.batch is None:
-                batch = state.cut(limits.rows, limits.bytes, now)
-                if batch.announced:
-                    self._metrics.replays.inc()
-        batches = {tp: state.batch for tp, state in states.items() if state.batch is not None}
-        new = {tp: batch for tp, batch in batches.items() if not batch.announced}
+        batches: dict[TopicPartition, Batch] = {}
         try:
+            passed = await self._cut(states)
+            batches = {tp: state.batch for tp, state in states.items() if state.batch is not None}
+            new = {tp: batch for tp, batch in batches.items() if not batch.announced}
+            if passed:
+                await self._consumer.commit(passed)
+                log.info("the store has these already", extra={"partitions": len(passed)})
             if new:
                 await self._consumer.commit(
                     {tp: OffsetAndMetadata(b.first, intent_metadata(b.end)) for tp, b in new.items()}
                 )
                 for batch in new.values():
                     batch.announced = True
-            results = await asyncio.gather(*(self._store(batch) for batch in batches.values()))
+            refused = await self._announce(batches.values())
+            results = await asyncio.gather(*(self._store(batch, refused) for batch in batches.values()))
             ended = {tp: b for (tp, b), fine in zip(batches.items(), results, strict=True) if fine}
             if ended:
                 await self._consumer.commit({tp: OffsetAndMetadata(b.end, "") for tp, b in ended.items()})
@@ -187,7 +196,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
                     states[tp].finish()
                     left = (self._consumer.highwater(tp) or batch.end) - batch.end if tp in self._partitions else 0
                     self._metrics.lag.labels(tp.topic, tp.partition).set(max(0, left))
-            if all(results):
+            if batches and all(results) and all(state.known is not None for state in states.values()):
                 self._health.well("store")
             self._health.well("kafka")
         except (CommitFailedError, IllegalStateError) as error:
@@ -202,6 +211,52 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
             for batch in batches.values():
                 batch.retry_at = time.monotonic() + 1.0
 
+    async def _cut(self, states: Mapping[TopicPartition, Partition]) -> dict[TopicPartition, OffsetAndMetadata]:
+        """Cut a batch where none is in progress; returns what to commit where the store has everything already."""
+        limits = self._settings.batch
+        passed = {}
+        answers = True
+        for tp, state in states.items():
+            if state.batch is not None:
+                continue
+            answers = answers and await self._learn(tp, state)
+            if state.known is None:
+                continue
+            begin = state.begin
+            if state.place():
+                self._consumer.seek(tp, state.begin)
+                if state.begin > begin:
+                    passed[tp] = OffsetAndMetadata(state.begin, "")
+                continue
+            if state.cut(limits.rows, limits.bytes, time.monotonic()).announced:
+                self._metrics.replays.inc()
+        return passed
+
+    async def _learn(self, tp: TopicPartition, state: Partition) -> bool:
+        """Ask the store what was announced to it, once; False when it does not say, to be asked again."""
+        if state.known is None:
+            loop = asyncio.get_running_loop()
+            ask = self._announcements.known
+            try:
+                state.known = await loop.run_in_executor(self._threads, ask, tp.topic, tp.partition, state.begin)
+            except PerfstreamError as error:
+                state.failures, state.retry_at = state.failures + 1, self._trouble(error, state.failures, str(tp))
+                return False
+            state.failures = 0
+        return True
+
+    async def _announce(self, batches: Iterable[Batch]) -> PerfstreamError | None:
+        """Announce new batches of raw topics to the store; returns why it did not work."""
+        new = [batch for batch in batches if batch.topic in self._raw and not batch.in_store]
+        if new:
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._threads, self._announcements.announce, new)
+            except PerfstreamError as error:
+                return error
+            for batch in new:
+                batch.in_store = True
+        return None
+
     async def _rejoined(self) -> None:
         # A refused commit may come without a new assignment (the coordinator moved): start over from the commits then.
         try:
@@ -209,8 +264,11 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
         except TimeoutError:
             await self.on_partitions_assigned(self._consumer.assignment())
 
-    async def _store(self, batch: Batch) -> bool:
-        """Decode and insert one batch; False when it has to be tried again later."""
+    async def _store(self, batch: Batch, refused: PerfstreamError | None) -> bool:
+        """Decode and insert one batch; False when it has to be tried again later, as when it was not announced."""
+        if refused is not None and batch.topic in self._raw and not batch.in_store:
+            self._later(batch, refused)
+            return False
         loop = asyncio.get_running_loop()
         async with self._slots:
             try:
@@ -227,6 +285,10 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _later(self, batch: Batch, error: Exception) -> None:
         batch.failures += 1
+        batch.retry_at = self._trouble(error, batch.failures, batch.token("*"))
+
+    def _trouble(self, error: Exception, failures: int, what: str) -> float:
+        """Count and tell a failure; returns when to try again."""
         longest, least = _MAX_BACKOFF_S, 0.0
         if isinstance(error, BackpressureError):
             kind, advice = "busy", "the store has too much to do; Kafka holds the data"
@@ -238,29 +300,25 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
             kind, advice = "rejected", "the store refuses the rows; run 'perfstream migrate' or read its message"
         else:
             kind, advice = "kafka", "the dead-letter topic cannot be written"
-        wait = max(least, min(longest, 0.25 * 2 ** min(batch.failures, 10))) * random.uniform(1.0, 1.5)  # noqa: S311
-        batch.retry_at = time.monotonic() + wait
+        wait: float = max(least, min(longest, 0.25 * 2 ** min(failures, 10))) * random.uniform(1.0, 1.5)  # noqa: S311
         self._metrics.failures.labels(kind).inc()
         self._health.ill("store" if kind != "kafka" else "kafka", f"{advice}: {error}")
-        self._once.warning(kind, advice, error=str(error), batch=batch.token("*"), retry_in_s=round(wait, 2))
+        self._once.warning(kind, advice, error=str(error), batch=what, retry_in_s=round(wait, 2))
+        return time.monotonic() + wait
 
     async def _bury(self, batch: Batch, bad: Sequence[Bad]) -> None:
         """Send undecodable records to the dead-letter topic and wait until it has them; at least once each."""
         topic = self._settings.topic_prefix + DEAD_LETTERS.name
         sent = []
         for item in bad:
-            at = f"{batch.topic}:{batch.partition}:{item.record.offset}"
-            headers = [
-                ("topic", batch.topic.encode()),
-                ("partition", str(batch.partition).encode()),
-                ("offset", str(item.record.offset).encode()),
-                ("reason", item.reason.encode()),
-                ("error", item.error[:500].encode("utf-8", "replace")),
-                *((f"original.{key}", value) for key, value in item.record.headers),
-            ]
-            sent.append(await self._producer.send(topic, item.record.value, at.encode(), headers=headers))
+            key, value, headers = letters.bury(
+                batch.topic, batch.partition, item.record, item.reason, item.error, DEAD_LETTERS.max_message_bytes
+            )
+            sent.append(await self._producer.send(topic, value, key, headers=headers))
             self._metrics.dead.labels(item.reason).inc()
-            self._once.warning(f"dead {item.reason}", "a record went to the dead letters", record=at, error=item.error)
+            self._once.warning(
+                f"dead {item.reason}", "a record went to the dead letters", record=key.decode(), error=item.error
+            )
         await asyncio.gather(*sent)
 
     async def on_partitions_revoked(self, revoked: object) -> None:  # noqa: ARG002 - all are revoked, always
@@ -286,6 +344,9 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
             tp: Partition(tp.topic, tp.partition, begins[tp], intent_end(*committed[tp]) if tp in committed else None)
             for tp in assigned
         }
+        for tp, state in self._partitions.items():
+            if tp.topic not in self._raw:
+                state.known = Known.nothing()
         for tp, begin in begins.items():
             self._consumer.seek(tp, begin)
         self._metrics.rebalances.inc()

@@ -10,7 +10,12 @@ import json
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class Record(Protocol):
@@ -47,6 +52,8 @@ class Batch:
     end: int
     records: list[Record]
     announced: bool
+    in_store: bool = False
+    """Whether the store has the announcement, too."""
     dead_sent: bool = False
     stored: set[str] = field(default_factory=set)
     failures: int = 0
@@ -55,6 +62,42 @@ class Batch:
     def token(self, table: str) -> str:
         """Return the deduplication token of this batch in a table."""
         return f"{self.topic}:{self.partition}:{self.first}-{self.end - 1}:{table}"
+
+
+@dataclass(slots=True)
+class Known:
+    """The batches of a partition that were announced to the store, in the order of their offsets, without overlaps.
+
+    ``first_ms`` and ``last_ms`` bound the append times of their records; ``finished`` says that all rows are there.
+    """
+
+    first: NDArray[np.int64]
+    end: NDArray[np.int64]
+    first_ms: NDArray[np.int64]
+    last_ms: NDArray[np.int64]
+    finished: NDArray[np.bool_]
+
+    @classmethod
+    def nothing(cls) -> Known:
+        """Return that nothing was announced."""
+        none = np.empty(0, np.int64)
+        return cls(none, none, none, none, np.empty(0, np.bool_))
+
+    def holding(self, offset: int) -> int | None:
+        """Return which batch holds an offset."""
+        at = int(np.searchsorted(self.first, offset, side="right")) - 1
+        return at if at >= 0 and offset < self.end[at] else None
+
+    def next_first(self, offset: int) -> int | None:
+        """Return where the first batch after an offset begins."""
+        at = int(np.searchsorted(self.first, offset, side="right"))
+        return int(self.first[at]) if at < len(self.first) else None
+
+    def finished_until(self, at: int) -> int:
+        """Return the end of the run of finished batches that starts with ``at``."""
+        while at + 1 < len(self.first) and self.first[at + 1] == self.end[at] and self.finished[at + 1]:
+            at += 1
+        return int(self.end[at])
 
 
 def _rows(record: Record) -> int:
@@ -80,6 +123,10 @@ class Partition:
         self.since = 0.0
         self.trimmed = 0
         """Offsets that retention removed before they were read."""
+        self.known: Known | None = None
+        """What the store was told of this partition; None: not asked yet."""
+        self.retry_at = 0.0
+        self.failures = 0
         self._sought = -1
         self._records: deque[Record] = deque()
 
@@ -115,20 +162,52 @@ class Partition:
         """Return whether a batch can be cut or tried again now."""
         if self.batch is not None:
             return now >= self.batch.retry_at
+        if now < self.retry_at:
+            return False
         if self.intent is not None:
             return self.expected >= self.intent
         return bool(self._records) and (now - self.since >= linger_s or self.rows >= rows or self.bytes >= size)
+
+    def place(self) -> bool:
+        """Pass what the store has; returns whether reading must go on at ``begin``, which has moved.
+
+        At a batch that was announced to the store and left half done, ``begin`` and ``intent`` become its range.
+        """
+        if not self._records or self.known is None:
+            return False
+        record = self._records[0]
+        at = self.known.holding(record.offset)
+        if at is None:
+            return False
+        if not self.known.first_ms[at] <= record.timestamp <= self.known.last_ms[at]:
+            self.known = Known.nothing()  # it speaks of a deleted topic of the same name
+            return False
+        if self.known.finished[at]:
+            return self._move(self.known.finished_until(at), None)
+        first, end = int(self.known.first[at]), int(self.known.end[at])
+        if (self.begin, self.intent) == (first, end):
+            return False
+        return self._move(first, end)
+
+    def _move(self, begin: int, intent: int | None) -> bool:
+        self.begin = self.expected = begin
+        self.intent = intent
+        self._sought = -1
+        self._records.clear()
+        self.bytes = self.rows = 0
+        return True
 
     def cut(self, rows: int, size: int, now: float) -> Batch:
         """Take the next batch: exactly the announced range, or up to a number of rows and bytes."""
         taken: list[Record] = []
         had_rows, had_bytes = 0, 0
+        limit = self.known.next_first(self.begin) if self.known is not None else None
         while self._records:
             record = self._records[0]
             if self.intent is not None:
                 if record.offset >= self.intent:
                     break
-            elif taken and (had_rows >= rows or had_bytes >= size):
+            elif (limit is not None and record.offset >= limit) or (taken and (had_rows >= rows or had_bytes >= size)):
                 break
             taken.append(self._records.popleft())
             had_rows += _rows(record)

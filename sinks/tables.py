@@ -171,11 +171,24 @@ INTERVALS = Table(
     "topic, partition, offset",
 )
 
+BATCHES = Table(
+    "batches",
+    (
+        ("topic", "LowCardinality(String)"),
+        ("partition", "Int32"),
+        ("first_offset", "Int64"),
+        ("end_offset", "Int64"),
+        ("first_append", "DateTime64(3, 'UTC')"),
+        ("last_append", "DateTime64(3, 'UTC')"),
+    ),
+    "topic, partition, first_offset, first_append",
+)
+
 # Views that answer with one row for each state of a window, the latest: read these, not the tables below them.
 HOTSPOTS_FINAL = Table("hotspots_final", HOTSPOTS.columns, "")
 LATENCY_FINAL = Table("latency_final", LATENCY_WINDOWS.columns, "")
 
 TABLES = MappingProxyType(
-    {t.name: t for t in (SAMPLES, STACKS, SAMPLES_1H, HOTSPOTS, LATENCY_WINDOWS, EVENTS, INTERVALS)}
+    {t.name: t for t in (SAMPLES, STACKS, SAMPLES_1H, HOTSPOTS, LATENCY_WINDOWS, EVENTS, INTERVALS, BATCHES)}
 )
 VIEWS = MappingProxyType({v.name: v for v in (HOTSPOTS_FINAL, LATENCY_FINAL)})

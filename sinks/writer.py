@@ -74,6 +74,16 @@ class Writer:
         self._metrics = metrics
         self._known = stacks.KnownStacks()
 
+    def client(self) -> Any:  # noqa: ANN401
+        """Return the connected client.
+
+        Raises:
+            StoreUnavailableError: nothing answers.
+        """
+        if self._client is None:
+            self._client = self._connect()
+        return self._client
+
     def write(self, batch: Batch, decoded: Decoded) -> None:
         """Insert what is not stored yet of a batch; ``batch.stored`` keeps what is.
 
@@ -90,8 +100,6 @@ class Writer:
             raise
 
     def _write(self, batch: Batch, decoded: Decoded) -> None:
-        if self._client is None:
-            self._client = self._connect()
         profiles = decoded.messages.get("profile", ())
         if profiles and "samples/profile" not in batch.stored:
             table, ids = stacks.missing(profiles, self._known, int(time.time()))
@@ -111,7 +119,7 @@ class Writer:
         if table.num_rows == 0:
             return
         begun = time.monotonic()
-        sent = store.insert(self._client, name, table, token)
+        sent = store.insert(self.client(), name, table, token)
         self._metrics.seconds.labels(name).observe(time.monotonic() - begun)
         self._metrics.inserts.labels(name).inc()
         self._metrics.rows.labels(name).inc(table.num_rows)

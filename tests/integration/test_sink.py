@@ -18,7 +18,8 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, OffsetAndMetadata, TopicPartition
+from aiokafka.errors import KafkaError
 
 from deploy.broker import free_port
 from runtime.settings import ClickHouseSettings
@@ -38,7 +39,17 @@ from streams.schema.messages import (
     Interval,
 )
 from streams.schema.stacks import frame_text, join, stack_id
-from streams.schema.topics import ALL, DEAD_LETTERS, HOTSPOTS, LATENCY_WINDOWS, RAW_EVENTS, RAW_LATENCIES, RAW_PROFILES
+from streams.schema.topics import (
+    ALL,
+    DEAD_LETTERS,
+    HOTSPOTS,
+    LATENCY_WINDOWS,
+    RAW,
+    RAW_EVENTS,
+    RAW_LATENCIES,
+    RAW_PROFILES,
+    RESULTS,
+)
 
 pytestmark = pytest.mark.services
 
@@ -390,6 +401,55 @@ async def test_a_kill_at_a_named_instant_loses_and_repeats_nothing(ground, fleet
     process = ground.start()
     await ground.until_stored(fleet)
     assert metric(process, "perfstream_sink_replayed_batches_total") > 0
+
+
+async def reset(ground):
+    """Set the group to the beginning, as an operator does to read everything again: no metadata, offset 0."""
+    topics = [ground.prefix + topic.name for topic in (*RAW, *RESULTS)]
+    consumer = AIOKafkaConsumer(bootstrap_servers=ground.kafka, group_id=ground.group, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        at = [TopicPartition(t, p) for t in topics for p in range(RAW[0].partitions)]
+        consumer.assign(at)
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                await consumer.commit({tp: OffsetAndMetadata(0, "") for tp in at})
+            except KafkaError:  # until the session of the dead member ends
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.2)
+            else:
+                return
+    finally:
+        await consumer.stop()
+
+
+@pytest.mark.parametrize("at", ["after samples", "after intervals"])
+async def test_a_replay_into_the_same_tables_changes_nothing(ground, fleet, at):
+    """Also when a crash had left a batch half done, and whatever the sizes of the batches are now."""
+    first = ground.start(PERFSTREAM_BATCH_BYTES="20000")
+    await fleet.load(3, days=3)
+    await ground.until_stored(fleet)
+    first.kill()
+    first.wait()
+    broken = ground.start(DYING.format(at=at), PERFSTREAM_BATCH_BYTES="30000")
+    await fleet.load(3)
+    assert await asyncio.to_thread(broken.wait, 30) == -signal.SIGKILL
+    await reset(ground)
+    await fleet.load(1)
+    third = ground.start(PERFSTREAM_BATCH_LINGER_S="0.7")
+    await ground.until_stored(fleet)
+    await until(lambda: metric(third, "perfstream_sink_lag_messages") == 0)
+    third.kill()
+    third.wait()
+    await reset(ground)
+    fourth = ground.start()
+    await fleet.load(1)
+    await ground.until_stored(fleet)
+    await until(lambda: metric(fourth, "perfstream_sink_lag_messages") == 0)
+    assert ground.stored() == ground.expected(fleet)
+    # What is stored was passed, not inserted again for the store to drop.
+    assert metric(fourth, 'perfstream_sink_rows_total{table="samples"}') < fleet.rows["profile"]
 
 
 async def test_bad_records_go_to_the_dead_letters_and_the_rest_is_stored(ground, fleet):
