@@ -26,9 +26,11 @@ import pyarrow as pa
 
 from collectors.spool import Entry, Spool
 from collectors.spool_files import MAX_RECORD, Message
+from runtime.kafka import refusal
 from runtime.log import Once
 from runtime.settings import KafkaSettings
 from streams.schema import codec
+from streams.schema.errors import BrokerUnavailableError, PerfstreamError
 from streams.schema.messages import Interval
 from streams.schema.topics import RAW_BY_SCHEMA
 
@@ -191,7 +193,8 @@ class Publisher:
                 pause = _RETRY_S[0]
                 await self._drain(producer)
             except Exception as error:  # noqa: BLE001 - whatever the client raises, sending must go on
-                self._complain(f"{type(error).__name__}: {error}")
+                ours = isinstance(error, PerfstreamError)
+                self._complain(str(error) if ours else f"{type(error).__name__}: {error}")
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _RETRY_S[1])
             finally:
@@ -200,6 +203,7 @@ class Publisher:
 
     async def _connect(self) -> Any:  # noqa: ANN401 - aiokafka is untyped
         from aiokafka import AIOKafkaProducer
+        from aiokafka.errors import KafkaError
 
         options: dict[str, Any] = {
             "acks": "all",
@@ -214,6 +218,10 @@ class Publisher:
         producer = AIOKafkaProducer(**options)
         try:
             await producer.start()
+        except (KafkaError, OSError) as error:
+            await _stop(producer)
+            reason = await refusal(options)
+            raise BrokerUnavailableError(reason or f"{type(error).__name__}: {error}") from error
         except BaseException:
             await _stop(producer)
             raise
