@@ -83,7 +83,7 @@ class Broker:
         cluster = self._directory.resolve().name + "-perfstream"
         done = subprocess.run(
             self.command("kafka.tools.StorageTool", "format", "--standalone", "-t", _cluster_id(cluster),
-                         "-c", str(self._properties())),
+                         "-c", str(self._properties()), *self._format_options()),
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode != 0:
@@ -130,6 +130,10 @@ class Broker:
             self.process.kill()
             self.process.wait()
             self.process = None
+
+    def _format_options(self) -> tuple[str, ...]:
+        """Return what else the storage is formatted with; for brokers that know users."""
+        return ()
 
     def _properties(self) -> Path:
         return self._directory / "server.properties"

@@ -8,7 +8,9 @@ tables (``[[agent.scrape]]``) and stands in the file only.
 
 from __future__ import annotations
 
+import hmac
 import os
+import ssl
 import tomllib
 import types
 from collections.abc import Mapping
@@ -19,13 +21,29 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from streams.schema.errors import SettingsError
 
 PREFIX = "PERFSTREAM"
+_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 T = TypeVar("T")
 
 
-class Secret(str):
-    """A string that does not show itself when a settings object is printed or logged."""
+class Secret:
+    """A text that does not show itself when a settings object is printed, logged, formatted or made JSON of.
 
-    __slots__ = ()
+    No ``str``, which would show itself when it is joined, padded or encoded.
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: object = "") -> None:
+        self._text = text.reveal() if isinstance(text, Secret) else str(text)
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and hmac.compare_digest(self._text.encode(), other._text.encode())
+
+    def __hash__(self) -> int:
+        return hash(self._text)
 
     def __repr__(self) -> str:
         return "'***'" if self else "''"
@@ -33,9 +51,18 @@ class Secret(str):
     def __str__(self) -> str:
         return "***" if self else ""
 
+    def __reduce__(self) -> str:
+        raise TypeError("a secret is not copied out of the process")
+
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Secret:
+        return self
+
     def reveal(self) -> str:
         """Return the secret itself, for handing it to a client library."""
-        return "".join(self)
+        return self._text
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +77,29 @@ class KafkaSettings:
     ssl_cafile: str = ""
     ssl_certfile: str = ""
     ssl_keyfile: str = ""
-    options: Mapping[str, str] = field(default_factory=dict)
+    ssl_keypassword: Secret = Secret("")
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def client_options(self) -> dict[str, Any]:
-        """Return the keyword arguments for any aiokafka client."""
+        """Return the keyword arguments for any aiokafka client.
+
+        Raises:
+            SettingsError: the protocol is unknown, SASL lacks its user, or a file of certificates cannot be used.
+        """
+        if self.security_protocol not in _PROTOCOLS:
+            raise SettingsError(f"setting kafka.security_protocol is none of {', '.join(_PROTOCOLS)}")
         kwargs: dict[str, Any] = {
             "bootstrap_servers": self.bootstrap_servers,
             "security_protocol": self.security_protocol,
         }
         if "SSL" in self.security_protocol:
-            from aiokafka.helpers import create_ssl_context
-
-            kwargs["ssl_context"] = create_ssl_context(
-                cafile=self.ssl_cafile or None, certfile=self.ssl_certfile or None, keyfile=self.ssl_keyfile or None
-            )
+            kwargs["ssl_context"] = self._ssl_context()
         if self.security_protocol.startswith("SASL"):
+            if not self.sasl_username or not self.sasl_password:
+                raise SettingsError(
+                    f"{self.security_protocol} wants kafka.sasl_username and kafka.sasl_password "
+                    "(PERFSTREAM_KAFKA_SASL_USERNAME, PERFSTREAM_KAFKA_SASL_PASSWORD)"
+                )
             kwargs |= {
                 "sasl_mechanism": self.sasl_mechanism,
                 "sasl_plain_username": self.sasl_username,
@@ -72,17 +107,36 @@ class KafkaSettings:
             }
         return kwargs | {key: _number_or_text(value) for key, value in self.options.items()}
 
+    def _ssl_context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        at = "ssl_cafile", self.ssl_cafile
+        try:
+            if self.ssl_cafile:
+                # Only this authority is trusted then, and none of the system's.
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                context.load_verify_locations(self.ssl_cafile)
+            if self.ssl_certfile:
+                at = "ssl_certfile, ssl_keyfile", self.ssl_certfile
+                # Without a password an encrypted key is an error, where OpenSSL would ask on the terminal.
+                context.load_cert_chain(
+                    self.ssl_certfile, self.ssl_keyfile or None, password=self.ssl_keypassword.reveal()
+                )
+        except OSError as error:
+            reason = (error.reason or "not PEM") if isinstance(error, ssl.SSLError) else error.strerror
+            raise SettingsError(f"setting kafka.{at[0]}: {at[1]} cannot be used: {reason}") from error
+        return context
+
 
 @dataclass(frozen=True, slots=True)
 class ClickHouseSettings:
     """How to reach ClickHouse: any server that speaks its HTTP interface, the embedded one included."""
 
-    dsn: str = "http://127.0.0.1:8123/perfstream"
+    dsn: str = field(default="http://127.0.0.1:8123/perfstream", repr=False)
     username: str = "default"
     password: Secret = Secret("")
     verify: bool = True
     ca_cert: str = ""
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def client_options(self) -> dict[str, Any]:
         """Return the keyword arguments for ``clickhouse_connect.get_client``, the database aside."""
@@ -131,6 +185,8 @@ def _build(cls: type[T], table: Mapping[str, Any], environ: Mapping[str, str], w
     for spec in fields(cls):  # type: ignore[arg-type]
         name, kind, at = spec.name, hints[spec.name], (*where, spec.name)
         if isinstance(kind, type) and is_dataclass(kind):
+            if not isinstance(table.get(name, {}), dict):
+                raise SettingsError(f"setting {'.'.join(at)} is a table: write [{'.'.join(at)}] in the settings file")
             values[name] = _build(kind, table.get(name, {}), environ, at)
             continue
         variable = "_".join((PREFIX, *at)).upper()
@@ -183,13 +239,24 @@ def _convert(value: Any, kind: Any, name: str) -> Any:  # noqa: ANN401 - TOML va
             parts = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
             return tuple(_convert(part, get_args(kind)[0], name) for part in parts)
         if origin is Mapping:
-            if isinstance(value, str):
-                value = dict(part.split("=", 1) for part in value.split(",") if part)
-            return {str(key): str(item) for key, item in value.items()}
+            return _mapping(value)
     except (ValueError, TypeError, AttributeError) as error:
-        shown = "***" if kind is Secret else repr(value)
-        raise SettingsError(f"setting {name}: {shown} is not a {getattr(kind, '__name__', kind)}: {error}") from error
+        if kind is Secret or origin is Mapping:
+            raise SettingsError(f"setting {name}: {error}") from None
+        raise SettingsError(f"setting {name}: {value!r} is not a {getattr(kind, '__name__', kind)}: {error}") from error
     return value
+
+
+def _mapping(value: object) -> dict[str, str]:
+    """A client's option may be a secret: no text of it stands in an error."""
+    if isinstance(value, str):
+        parts = [part for part in value.split(",") if part]
+        if not all("=" in part for part in parts):
+            raise ValueError("write key=value, separated by commas")
+        value = dict(part.split("=", 1) for part in parts)
+    if not isinstance(value, dict):
+        raise TypeError("a table is wanted")
+    return {str(key): str(item) for key, item in value.items()}
 
 
 def _boolean(value: object) -> bool:

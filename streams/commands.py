@@ -70,6 +70,7 @@ def apply(
     from streams import topics_admin
 
     settings = _settings(config, kafka, topic_prefix, partitions)
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it says is said here, in one line
     wanted = _prefixed(settings, ALL)
     made = asyncio.run(
         topics_admin.apply(settings.kafka.client_options(), wanted, settings.partitions or None, replication)
@@ -188,18 +189,24 @@ async def check_topics(settings: WorkerSettings) -> None:
     from aiokafka.admin import AIOKafkaAdminClient
     from aiokafka.errors import KafkaError
 
+    from runtime.kafka import refusal
+
     where = settings.kafka.bootstrap_servers
     admin = AIOKafkaAdminClient(**settings.kafka.client_options())
     try:
         await admin.start()
     except (KafkaError, OSError) as error:
-        raise BrokerUnavailableError(f"Kafka at {where} does not answer: {error}") from error
+        reason = await refusal(settings.kafka.client_options()) or error
+        raise BrokerUnavailableError(f"Kafka at {where} cannot be used: {reason}") from error
     try:
         wanted = _prefixed(settings, (RAW_PROFILES, RAW_LATENCIES, HOTSPOTS, LATENCY_WINDOWS))
         present = set(await admin.list_topics())
         missing = [topic.name for topic in wanted if topic.name not in present]
         if missing:
-            raise TopicMismatchError(f"topics are missing: {', '.join(missing)}; run 'perfstream topics apply' first")
+            raise TopicMismatchError(
+                f"topics are missing: {', '.join(missing)}; run 'perfstream topics apply' first, "
+                "or let this user read and describe them"
+            )
         for described in await admin.describe_topics([topic.name for topic in wanted]):
             found = len(described["partitions"])
             if found < settings.partitions:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from runtime.kafka import refusal
 from streams.schema.errors import BrokerUnavailableError, TopicMismatchError
 from streams.schema.topics import ALL, Topic
 
@@ -32,7 +33,8 @@ async def apply(
     try:
         await admin.start()
     except (KafkaError, OSError) as error:
-        raise BrokerUnavailableError(f"Kafka at {client_options.get('bootstrap_servers')}: {error}") from error
+        reason = await refusal(client_options) or error
+        raise BrokerUnavailableError(f"Kafka at {client_options.get('bootstrap_servers')}: {reason}") from error
     try:
         wanted = {topic.name: topic for topic in topics}
         present = set(await admin.list_topics())
@@ -42,7 +44,7 @@ async def apply(
         }
         missing = [topic for name, topic in wanted.items() if name not in present]
         if missing:
-            await admin.create_topics(
+            created = await admin.create_topics(
                 [
                     NewTopic(
                         name=topic.name,
@@ -53,6 +55,7 @@ async def apply(
                     for topic in missing
                 ]
             )
+            _refuse_failures(created.topic_errors)
         existing = [name for name in wanted if name in present]
         if existing:
             for described in await admin.describe_topics(existing):
@@ -64,7 +67,9 @@ async def apply(
                     )
             answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, n) for n in existing])
             for answer in answers:
-                for _code, _message, _kind, name, entries in answer.resources:
+                for code, _message, _kind, name, entries in answer.resources:
+                    if code:
+                        raise TopicMismatchError(f"topic {name}: Kafka does not tell its settings: {_named(code)}")
                     found_config = {entry[0]: entry[1] for entry in entries}
                     for key, value in wanted[name].config().items():
                         if found_config.get(key) != value:
@@ -75,3 +80,19 @@ async def apply(
         return [topic.name for topic in missing]
     finally:
         await admin.close()
+
+
+def _refuse_failures(answers: Iterable[tuple[Any, ...]]) -> None:
+    """Raise for the first (topic, code, ...) that failed; that another command made it meanwhile is no failure."""
+    from aiokafka.errors import TopicAlreadyExistsError
+
+    for name, code, *_message in answers:
+        if code not in (0, TopicAlreadyExistsError.errno):
+            raise TopicMismatchError(f"topic {name} cannot be created: {_named(code)}")
+
+
+def _named(code: int) -> str:
+    from aiokafka.errors import for_code
+
+    kind = for_code(code)
+    return f"{getattr(kind, 'message', kind.__name__)} ({getattr(kind, 'description', '').strip()})"

@@ -479,5 +479,5 @@ async def test_a_worker_that_cannot_start_says_why_in_one_line(broker, ground, t
     assert small.stderr.count("\n") == 1
     absent = await asyncio.to_thread(run, "127.0.0.1:1", ground.prefix)
     assert absent.returncode == 1
-    assert "127.0.0.1:1 does not answer" in absent.stderr.splitlines()[-1]
+    assert "127.0.0.1:1 cannot be used: connection refused" in absent.stderr.splitlines()[-1]
     assert "Traceback" not in absent.stderr
