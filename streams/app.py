@@ -42,6 +42,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
+from runtime import kafka_records
 from runtime.log import Once
 from runtime.observe import Health
 from streams.hotspots import Hotspots
@@ -71,6 +72,7 @@ class Worker:
 
     def __init__(self, settings: WorkerSettings, health: Health, metrics: WorkerMetrics) -> None:
         self.settings, self.health, self.metrics = settings, health, metrics
+        kafka_records.install()
         self.app = build_app(settings)
         self.failure: BaseException | None = None
         self.stopping = asyncio.Event()

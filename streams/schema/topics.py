@@ -51,6 +51,7 @@ DEAD_LETTERS = Topic(
     1,
     7 * 24 * HOUR_MS,
     log_append_time=False,
+    max_message_bytes=17 * 1024 * 1024,  # whatever a raw topic takes, and where it came from
 )
 
 RAW = (RAW_PROFILES, RAW_LATENCIES, RAW_EVENTS)
