@@ -1,12 +1,11 @@
 """The one way from the node to Kafka, for all collectors.
 
 ``publish`` encodes, writes to the spool and returns; a thread of its own sends from the spool with an idempotent
-producer (acks=all, retried without end) and removes a message when Kafka has acknowledged it. A slow or absent Kafka
-therefore costs disk up to the spool's bound and nothing else.
+producer (acks=all, retried without end), one after the other, and removes a message when Kafka has acknowledged it. A
+slow or absent Kafka therefore costs disk up to the spool's bound and nothing else.
 
-What is repeated when: within one life of the producer nothing, also over a broker's restart. A message whose outcome
-is not known when the agent is killed, or when a producer had to be replaced, is sent again with the same (producer,
-collector, sequence) in its headers: readers drop the repeat by that identity. It is at most ``WINDOW`` messages.
+Nothing is stored twice, whatever is killed when: a message whose outcome is not known is sent again under the identity
+that it had, and the broker drops the repeat (see ``collectors.identity``, also for what that cannot cover).
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from collectors.identity import Identity, IdentityFile, assigned, assume, number_next
 from collectors.spool import Entry, Spool
 from collectors.spool_files import MAX_RECORD, Message
 from runtime.kafka import refusal
@@ -36,8 +36,6 @@ from streams.schema.topics import RAW_BY_SCHEMA
 
 MAX_ROWS = 200_000
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
-WINDOW = 16
-WINDOW_BYTES = 8 * 1024 * 1024
 _LOG = logging.getLogger(__name__)
 _RETRY_S = (0.5, 5.0)
 
@@ -81,6 +79,8 @@ class Publisher:
         self._prefix = topic_prefix
         self._observe = observe_latency
         self._sequences: dict[str, int] = {}
+        self._identity_file = IdentityFile(spool.directory)
+        self._identity = self._identity_file.read() if spool.loads().messages else None
         self._once = Once(_LOG, every_s=60.0)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
@@ -217,7 +217,12 @@ class Publisher:
         }
         producer = AIOKafkaProducer(**options)
         try:
+            if self._identity is not None:
+                assume(producer, self._identity)
             await producer.start()
+            if self._identity is None:
+                self._identity = await assigned(producer)
+                self._identity_file.write(self._identity)
         except (KafkaError, OSError) as error:
             await _stop(producer)
             reason = await refusal(options)
@@ -228,56 +233,77 @@ class Publisher:
         return producer
 
     async def _drain(self, producer: Any) -> None:  # noqa: ANN401
+        """Send what waits; returns when the producer must be replaced, or the spool is empty and the agent stops."""
         assert self._wake is not None
-        while True:
+        while self._identity is not None:
             self._wake.clear()
-            window = self._spool.take(WINDOW, WINDOW_BYTES)
-            if not window:
+            taken = self._spool.take(1, MAX_RECORD)
+            if not taken:
                 if self._stopping:
                     return
                 self.trouble = ""
                 await self._wake.wait()
                 continue
-            await self._send(producer, window)
+            entry, message = taken[0]
+            if await self._placed(producer, self._identity, entry, message):
+                await self._send(producer, self._identity, entry, message)
+            else:
+                self._spool.release(entry, doubtful=False)
+                self._identity = None
 
-    async def _send(self, producer: Any, window: list[tuple[Entry, Message]]) -> None:  # noqa: ANN401
-        from aiokafka.errors import InvalidMessageError, MessageSizeTooLargeError, RecordListTooLargeError
+    async def _placed(self, producer: Any, identity: Identity, entry: Entry, message: Message) -> bool:  # noqa: ANN401
+        """Note how many partitions the topic has; returns whether the message may be sent under the identity."""
+        if not identity.continues(message, doubtful=entry.doubtful):
+            return False
+        try:
+            count = len(await producer.partitions_for(message.topic))
+        except BaseException:
+            self._spool.release(entry, doubtful=entry.doubtful)
+            raise
+        noted = identity.partitions.get(message.topic)
+        if noted is None:
+            noted = identity.partitions[message.topic] = count
+            self._identity_file.write(identity)
+        # A repeat goes where the original went; anything else goes by the new count under a new identity.
+        return noted == count or (entry.doubtful and noted < count)
+
+    async def _send(self, producer: Any, identity: Identity, entry: Entry, message: Message) -> None:  # noqa: ANN401
+        from aiokafka import errors
 
         begun = time.monotonic()
-        done = 0
+        delivery = asyncio.ensure_future(self._deliver(producer, identity, message))
         try:
-            futures = [await self._queue(producer, message) for _entry, message in window]
-            for (entry, _message), future in zip(window, futures, strict=True):
-                try:
-                    while not (await asyncio.wait([future], timeout=10.0))[0]:
-                        self._complain("it does not acknowledge")
-                    future.result()
-                except (MessageSizeTooLargeError, InvalidMessageError, RecordListTooLargeError) as error:
-                    self._once.warning(
-                        "refused", f"Kafka refuses a message of {entry.collector}: {error}; counted lost"
-                    )
-                    self._spool.refuse(entry)
-                else:
-                    self._spool.ack(entry)
-                    self.acknowledged += 1
-                    self._observe(time.monotonic() - begun)
-                done += 1
-            self.trouble = ""
-        finally:
-            for entry, _message in window[done:]:
-                self._spool.release(entry)
+            while not (await asyncio.wait([delivery], timeout=10.0))[0]:
+                self._complain("it does not acknowledge")
+            delivery.result()
+        except (errors.MessageSizeTooLargeError, errors.InvalidMessageError, errors.RecordListTooLargeError) as error:
+            self._once.warning("refused", f"Kafka refuses a message of {entry.collector}: {error}; counted lost")
+            self._spool.refuse(entry)
+            self._identity = None  # its number is left out
+        except (errors.OutOfOrderSequenceNumber, errors.UnknownProducerId, errors.ProducerFenced) as error:
+            # The broker has neither this message nor the one before it under this identity.
+            self._once.warning("identity", f"Kafka no longer knows the producer ({error}); it takes a new identity")
+            self._spool.release(entry, doubtful=False)
+            self._identity = None
+        except BaseException:
+            delivery.cancel()
+            self._spool.release(entry)
+            raise
+        else:
+            self._spool.ack(entry)
+            identity.next[message.topic] = message.number + 1
+            self.acknowledged += 1
+            self._observe(time.monotonic() - begun)
+        self.trouble = ""
 
     @staticmethod
-    async def _queue(producer: Any, message: Message) -> Any:  # noqa: ANN401
-        from aiokafka.errors import MessageSizeTooLargeError
-
-        try:
-            return await producer.send(message.topic, message.value, key=message.key, headers=list(message.headers))
-        except MessageSizeTooLargeError as error:
-            # The client's own bound (an option of the user's): a refusal as the broker's would be.
-            refused = asyncio.get_running_loop().create_future()
-            refused.set_exception(error)
-            return refused
+    async def _deliver(producer: Any, identity: Identity, message: Message) -> None:  # noqa: ANN401
+        partition = identity.partition(message)
+        number_next(producer, message.topic, partition, message.number)
+        sent = await producer.send(
+            message.topic, message.value, key=message.key, partition=partition, headers=list(message.headers)
+        )
+        await sent
 
     def _complain(self, why: str) -> None:
         self.trouble = f"Kafka at {self._kafka.bootstrap_servers}: {why}"

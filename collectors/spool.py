@@ -16,7 +16,7 @@ import logging
 import os
 import threading
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,7 +33,11 @@ _NO_MEMORY = "the disk refuses messages and there are too many for memory: the o
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """A message in the spool. ``message`` is set when the disk refused it and it lives in memory only."""
+    """A message in the spool. ``message`` is set when the disk refused it and it lives in memory only.
+
+    ``doubtful``: it may have been sent before; nobody saw the acknowledgement. It is never dropped: it might be both
+    stored and counted as lost.
+    """
 
     segment: int
     offset: int
@@ -42,6 +46,7 @@ class Entry:
     events: int
     in_flight: bool = False
     message: Message | None = None
+    doubtful: bool = False
 
 
 @dataclass(slots=True)
@@ -77,7 +82,7 @@ class Spool:
     """
 
     def __init__(self, directory: Path, bound: int = 256 * 1024 * 1024) -> None:
-        self._directory = directory
+        self.directory = directory
         self._bound = max(bound, 64 * 1024)
         self._segment_bytes = max(self._bound // 16, 4096)
         self._lock = threading.Lock()
@@ -89,6 +94,7 @@ class Spool:
         self._loads = Loads()
         self._ledger = Ledger()
         self._next_number = 1
+        self._numbers: dict[str, int] = {}
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._guard = (directory / "lock").open("wb")
@@ -116,6 +122,7 @@ class Spool:
         recognised by that number. A drop writes the ledger, with the segment's number, before it removes the file.
         """
         with self._lock:
+            message = replace(message, number=self._numbers.get(message.topic, 0))
             record = files.pack(message, repays, self._ledger.number)
             before = self._ledger.number
             # A few bytes more: making room may write the ledger, and the record must name the one it stands beside.
@@ -125,6 +132,7 @@ class Spool:
                 return
             if self._ledger.number != before:
                 record = files.pack(message, repays, self._ledger.number)
+            self._numbers[message.topic] = message.number + 1
             try:
                 self._write(record, message)
             except OSError as error:
@@ -175,10 +183,11 @@ class Spool:
             self._write_ledger()
             self._forget(entry)
 
-    def release(self, entry: Entry) -> None:
-        """Put a message that was in flight back to waiting, in its old place."""
+    def release(self, entry: Entry, *, doubtful: bool = True) -> None:
+        """Put a message that was in flight back to waiting in its old place; ``doubtful``: it may have arrived."""
         with self._lock:
             entry.in_flight = False
+            entry.doubtful = doubtful
             if entry.message is None:
                 self._segments[entry.segment].in_flight -= 1
 
@@ -203,7 +212,7 @@ class Spool:
             self._guard.close()
 
     def _path(self, segment: int) -> Path:
-        return self._directory / f"{segment:012d}.seg"
+        return self.directory / f"{segment:012d}.seg"
 
     def _disk_bytes(self) -> int:
         return sum(segment.size for segment in self._segments.values())
@@ -229,7 +238,7 @@ class Spool:
     def _keep_in_memory(self, message: Message) -> None:
         size = len(message.value)
         while self._in_memory + size > MEMORY_BOUND:
-            oldest = next((e for e in self._entries if e.message is not None and not e.in_flight), None)
+            oldest = next((e for e in self._entries if e.message is not None and not (e.in_flight or e.doubtful)), None)
             if oldest is None:
                 self._owe(message.collector, message.events, _NO_MEMORY)
                 return
@@ -265,7 +274,9 @@ class Spool:
 
     def _make_room(self, size: int) -> bool:
         while self._disk_bytes() + size > self._bound:
-            victim = next((s for s in self._segments.values() if s.in_flight == 0), None)
+            # Only the oldest is ever sent without an answer.
+            doubtful = self._entries[0].segment if self._entries and self._entries[0].doubtful else -1
+            victim = next((s for s in self._segments.values() if s.in_flight == 0 and s.number != doubtful), None)
             if victim is None:
                 return False
             if victim.number == next(reversed(self._segments)):
@@ -314,21 +325,21 @@ class Spool:
         self._ledger.number += 1
         self._ledger.dropped = dropped
         try:
-            files.write_ledger(self._directory, self._ledger)
+            files.write_ledger(self.directory, self._ledger)
         except OSError as error:
             self._once.warning("ledger", f"cannot write the spool's ledger: {error}")
 
     def _write_acked(self, first: Entry) -> None:
         try:
-            files.write_acked(self._directory, first.segment, first.offset)
+            files.write_acked(self.directory, first.segment, first.offset)
         except OSError as error:
             self._once.warning("acked", f"cannot note what Kafka has taken: {error}; a restart sends it again")
 
     def _recover(self) -> None:
-        self._ledger = files.read_ledger(self._directory)
+        self._ledger = files.read_ledger(self.directory)
         dropped = self._ledger.dropped
-        acked_segment, acked_offset = files.read_acked(self._directory)
-        numbers = sorted(int(path.stem) for path in self._directory.glob("*.seg") if path.stem.isdigit())
+        acked_segment, acked_offset = files.read_acked(self.directory)
+        numbers = sorted(int(path.stem) for path in self.directory.glob("*.seg") if path.stem.isdigit())
         self._next_number = max([*numbers, acked_segment, *dropped, 0]) + 1
         repaid = False
         for number in numbers:
@@ -338,6 +349,8 @@ class Spool:
             start = acked_offset if number == acked_segment else 0
             repaid |= self._recover_segment(number, start)
         self._loads.recovered_messages = len(self._entries)
+        if self._entries:
+            self._entries[0].doubtful = True
         if repaid:
             self._write_ledger()
         if self._entries:
@@ -352,6 +365,7 @@ class Spool:
                 message, offset = record.message, file.tell() - record.length
                 self._entries.append(Entry(number, offset, record.length, message.collector, message.events))
                 segment.waiting += 1
+                self._numbers[message.topic] = message.number + 1
                 # The ledger that is there was written before this record, so it still has what the record repays.
                 if record.repays and record.ledger >= self._ledger.number:
                     self._repay(message.collector, record.repays)

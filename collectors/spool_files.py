@@ -31,6 +31,8 @@ class Message:
     value: bytes
     collector: str
     events: int
+    number: int = -1
+    """Its number among the messages of its topic in this spool; the spool sets it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ def pack(message: Message, repays: int, ledger: int) -> bytes:
         "headers": [(name, value.decode()) for name, value in message.headers],
         "collector": message.collector,
         "events": message.events,
+        "number": message.number,
         "repays": repays,
         "ledger": ledger,
     }
@@ -90,6 +93,7 @@ def parse(file: BinaryIO) -> Record | None:
             value=body[_META.size + size :],
             collector=meta["collector"],
             events=meta["events"],
+            number=meta.get("number", -1),
         )
         return Record(message, _HEAD.size + length, int(meta["repays"]), int(meta["ledger"]))
     except (ValueError, KeyError, TypeError, AttributeError):
