@@ -4,14 +4,13 @@ One thread (the caller's) does all of it; the publisher and the scrapers have th
 cannot start, or fails while it runs, is reported in ``/healthz`` and ``perfstream_agent_collector_up``, and the others
 go on; one that failed while it ran is started again after a minute.
 
-What the programs cost in the kernel is measured for one second of each interval only, because counting it costs about
-30 ns a run; the second's share stands for the whole.
+What the programs cost in the kernel they tell themselves (``bpf/cost.h``): the kernel's account would ask for a right
+that the agent gives up, and cost half as much as the programs do.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import resource
 import threading
 import time
@@ -32,7 +31,6 @@ from streams.schema.errors import KernelError
 log = logging.getLogger("perfstream.agent")
 
 SECOND = 1_000_000_000
-MEASURED_S = 1.0
 _AGAIN_S = 60.0
 _STARTERS = 2
 
@@ -70,6 +68,7 @@ class Agent:
         levers = {each.entry.name: each.entry.lever for each in self.running}
         self.budget = Budget(self._options.budget_percent / 100 * cores, levers)
         self._shares: dict[str, float] = {}
+        self._told_ns: dict[str, int] = {}
         self._cpu_before = 0.0
         self._interval_began_ns = 0
 
@@ -100,31 +99,22 @@ class Agent:
         self.close()
 
     def _wait(self, stop: threading.Event, until_ns: int, now_ns: Callable[[], int]) -> bool:
-        """Wait for a boundary, measuring the programs' cost for a second of it; returns whether to stop."""
-        left = (until_ns - now_ns()) / SECOND
-        if left > MEASURED_S + 0.5 and any(each.collector for each in self.running):
-            if stop.wait((left - MEASURED_S) / 2):
-                return True
-            self._measure(stop)
+        """Wait for a boundary; returns whether to stop."""
         return stop.wait(max(0.0, (until_ns - now_ns()) / SECOND))
 
-    def _measure(self, stop: threading.Event) -> None:
-        try:
-            handle = kernel.enable_stats()
-        except OSError:
-            return
-        try:
-            began, before = time.monotonic(), self._run_times()
-            stop.wait(MEASURED_S)
-            after, elapsed = self._run_times(), time.monotonic() - began
-        finally:
-            os.close(handle)
-        self._shares = {name: max(0, after[name] - before[name]) / 1e9 / elapsed for name in after if name in before}
+    def _measure(self, seconds: float) -> None:
+        """Learn what each collector's programs have cost since the last time, in cores."""
+        before, told = self._told_ns, {}
+        for each in self.running:
+            if each.collector is not None:
+                told[each.entry.name] = each.collector.stats().told_ns
+        self._told_ns = told
+        self._shares = {}
+        for name, now in told.items():
+            was = before.get(name, 0)
+            self._shares[name] = (now - was if was <= now else now) / 1e9 / seconds  # less: it was started anew
         for name, share in self._shares.items():
             self._metrics.kernel_share.labels(name).set(share)
-
-    def _run_times(self) -> dict[str, int]:
-        return {each.entry.name: each.collector.stats().run_time_ns for each in self.running if each.collector}
 
     def _turn(self, end_ns: int) -> None:
         start_ns, self._interval_began_ns = self._interval_began_ns, end_ns
@@ -135,6 +125,7 @@ class Agent:
                 self._collect(each, start_ns, end_ns)
             elif each.again_at is not None and time.monotonic() >= each.again_at:
                 self._start(each)
+        self._measure((end_ns - start_ns) / SECOND)
         self._keep_to_budget((end_ns - start_ns) / SECOND)
         self._report()
 

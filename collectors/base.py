@@ -48,7 +48,7 @@ class Collector(Protocol):
         """Return what was counted since the last call, as rows of the interval; None when nothing was and no loss."""
 
     def stats(self) -> RunStats:
-        """Return what the kernel side has cost since ``start`` (times while statistics are enabled)."""
+        """Return what the kernel side has cost since ``start``."""
 
     def close(self) -> None:
         """Detach and free. May be called twice, and without ``start``."""

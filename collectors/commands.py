@@ -7,10 +7,14 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 
 from runtime import log, settings
+
+if TYPE_CHECKING:
+    from collectors.settings import AgentSettings
 
 
 @click.command(short_help="Run the node agent: eBPF collectors and scrapers to Kafka.")
@@ -24,6 +28,7 @@ def agent(
 ) -> None:
     """Measure this node and publish to Kafka until SIGTERM or Ctrl-C.
 
+    It gives up every right but a few before it loads its programs (see collectors/privileges.py).
     Without root, or where something is missing, the collectors that cannot run are named in the log and in /healthz,
     and everything else goes on. Settings: [agent], [spool], [kafka], [http], cluster and node.
     """
@@ -46,6 +51,19 @@ def agent(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, ask_to_stop)
     log.configure("agent", given.log_level)
+    _confine(given)
     from collectors.node import run
 
     run(given, stop)
+
+
+def _confine(given: AgentSettings) -> None:
+    """Do what needs rights that are given up, and give them up; before anything is imported that starts threads."""
+    from collectors import privileges
+    from collectors.bpf import requirements
+    from collectors.bpf.compile import default_cache
+
+    requirements.missing()  # mounts tracefs and links kernel headers
+    for directory in (given.spool.directory, default_cache()):
+        privileges.take_over(directory)
+    privileges.drop()

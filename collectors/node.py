@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from collectors import privileges
 from collectors.agent import Agent
 from collectors.agent_metrics import AgentMetrics, SpoolMetrics
 from collectors.catalogue import Shared
@@ -47,6 +48,8 @@ def run(settings: AgentSettings, stop: threading.Event) -> None:
     publisher.start()
     try:
         agent.start()
+        if more := privileges.beyond():
+            log.warning("the agent has rights that it does not need", extra={"rights": more[:8]})
         if scrapers is not None:
             scrapers.start()
         port = serve(settings.http, health)

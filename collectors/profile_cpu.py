@@ -23,11 +23,11 @@ from collectors.base import Batch, WorkloadResolver
 from collectors.bpf import kernel
 from collectors.bpf.kernel import RunStats
 from collectors.bpf.loader import Programs, load
+from collectors.settings import DEFAULT_HZ
 from collectors.stack_count import FRAMES, StackCounts, entries
 from collectors.symbols import Symbolizer
 from streams.schema.errors import UsageError
 
-DEFAULT_HZ = 49.0
 MIN_HZ, MAX_HZ = 1.0, 1000.0
 _IOC_PERIOD = 0x40082404  # PERF_EVENT_IOC_PERIOD
 

@@ -1,4 +1,4 @@
-"""Settings of ``perfstream agent``."""
+"""Settings of ``perfstream agent``. Imports nothing that starts threads: see ``collectors.privileges``."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from collectors.profile_cpu import DEFAULT_HZ
 from collectors.scrapers.settings import ScrapeTarget
 from runtime.settings import HttpSettings, KafkaSettings
+
+DEFAULT_HZ = 49.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -22,6 +23,12 @@ from streams.schema.errors import KernelError
 BCC = Path("/usr/lib/python3/dist-packages/bcc")
 BY_BTF = "tp_btf__"
 _OWN_INCLUDE = re.compile(r'^[ \t]*#include "([\w.]+)"[^\n]*$', re.MULTILINE)
+
+
+def default_cache() -> Path:
+    """Return where objects are kept: ``bpf`` below ``PERFSTREAM_CACHE``, else ``.cache/bpf`` here."""
+    given = os.environ.get("PERFSTREAM_CACHE")
+    return Path(given) / "bpf" if given else Path(".cache") / "bpf"
 
 
 def load_bcc(folder: Path = BCC) -> ModuleType:

@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import re
+import struct
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from typing import Self
 
 from collectors.bpf import kernel, requirements
 from collectors.bpf.btf import VMLINUX
-from collectors.bpf.compile import BCC
+from collectors.bpf.compile import BCC, default_cache
 from collectors.bpf.kernel import RunStats
 from collectors.bpf.maps import Map
 from collectors.bpf.object import Object
@@ -37,12 +38,6 @@ _KINDS = {
 }
 COMPILE_TIMEOUT_S = 120.0
 HERE = Path(__file__).parent
-
-
-def default_cache() -> Path:
-    """Return where objects are kept: ``bpf`` below ``PERFSTREAM_CACHE``, else ``.cache/bpf`` here."""
-    given = os.environ.get("PERFSTREAM_CACHE")
-    return Path(given) / "bpf" if given else Path(".cache") / "bpf"
 
 
 class Programs:
@@ -116,8 +111,15 @@ class Programs:
             os.close(fd)
 
     def stats(self) -> RunStats:
-        """Return what all programs have cost (times while ``kernel.enable_stats`` is open)."""
-        return sum(self.stats_by_program().values(), RunStats())
+        """Return what all programs have cost (``run_time_ns``: while ``kernel.enable_stats`` is open)."""
+        return sum(self.stats_by_program().values(), RunStats(told_ns=self._told_ns()))
+
+    def _told_ns(self) -> int:
+        if "cost" not in self.maps:
+            return 0  # programs that run too seldom to be worth it
+        # Each CPU's {runs since the last that was timed, nanoseconds}.
+        raw = self.maps["cost"].lookup(bytes(4)) or b""
+        return sum(ns for _, ns in struct.iter_unpack("=QQ", raw))
 
     def missed(self) -> int:
         """Return how many runs the kernel has skipped (a program was interrupted by its own event): events lost."""

@@ -3,6 +3,7 @@
  *   SLOTS  a power of two: threads that can be off CPU at once, by tid modulo SLOTS */
 #include <uapi/linux/ptrace.h>
 #include "stack_count.h"
+#include "cost.h"
 #include "task.h"
 
 BPF_HASH(counts0, struct count_key, struct count_value, STACKS);
@@ -88,7 +89,7 @@ static __always_inline void raise_interrupt(void)
 
 /* By BTF, for two reasons: it is cheaper, and a classic tracepoint's programs are skipped on a CPU on which somebody
  * is in the middle of reading a map. */
-int tp_btf__sched_switch(u64 *ctx)
+static __always_inline void switched(u64 *ctx)
 {
     u32 zero = 0, tid = load32(ctx[1], OFF_TASK_PID), next = load32(ctx[2], OFF_TASK_PID);
     u64 now = bpf_ktime_get_ns();
@@ -113,45 +114,52 @@ int tp_btf__sched_switch(u64 *ctx)
     }
 
     if (!next)
-        return 0;
+        return;
     u32 index = next & (SLOTS - 1);
     struct slot *s = slots.lookup(&index);
     if (!s || s->tid != next || !s->since || s->since == KERNEL_THREAD)
-        return 0;
+        return;
     u64 blocked = now - s->since;
     s->since = 0;
     u64 *threshold = control_word(CONTROL_THRESHOLD), *period = control_word(CONTROL_PERIOD);
     if (!threshold || !period || blocked < *threshold)
-        return 0;
+        return;
     /* A wait shorter than the period is taken with the probability wait / period and then stands for a period. */
     if (blocked < *period) {
         if (((u64)bpf_get_prandom_u32() * *period >> 32) >= blocked)
-            return 0;
+            return;
         blocked = *period;
     }
     struct waiting *w = waiting.lookup(&zero);
     if (!w)
-        return 0;
+        return;
     if (w->tid) /* the one before was switched out again before its interrupt came */
         count_lost(LOST_MISSED);
     w->tid = next;
     w->blocked_ns = blocked;
     raise_interrupt();
+}
+
+int tp_btf__sched_switch(u64 *ctx)
+{
+    u64 began = cost_begin();
+    switched(ctx);
+    cost_end(began);
     return 0;
 }
 
-int tp_btf__irq_work_entry(u64 *ctx)
+static __always_inline void interrupted(u64 *ctx)
 {
     u32 zero = 0;
     struct waiting *w = waiting.lookup(&zero);
     if (!w || !w->tid)
-        return 0;
+        return;
     u32 tid = bpf_get_current_pid_tgid();
     u64 expected = w->tid, blocked = w->blocked_ns;
     w->tid = 0;
     if (tid != expected) {
         count_lost(LOST_MISSED);
-        return 0;
+        return;
     }
     if (count_stacks(ctx, blocked, 1) <= 0) {
         /* Without user memory: a kernel thread. Its waits are the kernel's own idling; do not look again. */
@@ -160,5 +168,12 @@ int tp_btf__irq_work_entry(u64 *ctx)
         if (s && s->tid == tid)
             s->since = KERNEL_THREAD;
     }
+}
+
+int tp_btf__irq_work_entry(u64 *ctx)
+{
+    u64 began = cost_begin();
+    interrupted(ctx);
+    cost_end(began);
     return 0;
 }

@@ -3,6 +3,8 @@
 #include <uapi/linux/ptrace.h>
 #include <uapi/linux/bpf_perf_event.h>
 #include "stack_count.h"
+#define COST_EVERY 1  /* few runs, and long ones */
+#include "cost.h"
 
 BPF_HASH(counts0, struct count_key, struct count_value, STACKS);
 BPF_HASH(counts1, struct count_key, struct count_value, STACKS);
@@ -35,10 +37,17 @@ static __always_inline struct count_value *value_of(u64 buffer, struct count_key
     return counts0.lookup_or_try_init(key, fresh);
 }
 
-int perf_event__cpu_clock(struct bpf_perf_event_data *ctx)
+static __always_inline void sampled(struct bpf_perf_event_data *ctx)
 {
     if (!(u32)bpf_get_current_pid_tgid())
-        return 0;
+        return;
     count_stacks(ctx, 1, 0);
+}
+
+int perf_event__cpu_clock(struct bpf_perf_event_data *ctx)
+{
+    u64 began = cost_begin();
+    sampled(ctx);
+    cost_end(began);
     return 0;
 }

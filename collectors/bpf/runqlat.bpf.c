@@ -2,6 +2,7 @@
 // Run queue latency: from runnable (woken, new, or preempted) to running, by process.
 // All kernel threads count as one process, kthreadd (2). Slots are found by pid without hashing; two pids in one slot
 // are only possible above 262144 pids, and what that costs is counted as lost.
+#include "cost.h"
 #include "latency.h"
 
 struct slot { u64 since; u32 pid; u32 weight; };  // weight 0: it waits, but is not taken
@@ -24,9 +25,16 @@ static __always_inline void runnable(u64 task)
     slot->since = bpf_ktime_get_ns();
 }
 
-int tp_btf__sched_wakeup(u64 *ctx)
+static __always_inline void woken(u64 *ctx)
 {
     runnable(ctx[0]);
+}
+
+int tp_btf__sched_wakeup(u64 *ctx)
+{
+    u64 began = cost_begin();
+    woken(ctx);
+    cost_end(began);
     return 0;
 }
 
@@ -36,7 +44,7 @@ int tp_btf__sched_wakeup_new(u64 *ctx)
     return 0;
 }
 
-int tp_btf__sched_switch(u64 *ctx)
+static __always_inline void switched(u64 *ctx)
 {
     u64 prev = ctx[1], next = ctx[2], now = bpf_ktime_get_ns();
     u32 pid = load32(prev, OFF_TASK_PID);
@@ -56,15 +64,22 @@ int tp_btf__sched_switch(u64 *ctx)
     pid = load32(next, OFF_TASK_PID);
     index = pid & (SLOTS - 1);
     if (!pid || !(slot = slots.lookup(&index)) || slot->pid != pid || !slot->since)
-        return 0;
+        return;
     s64 waited = now - slot->since;
     slot->since = 0;
     if (!slot->weight)
-        return 0;
+        return;
     u32 tgid = load32(next, OFF_TASK_FLAGS) & 0x00200000 ? 2 : load32(next, OFF_TASK_TGID);  // PF_KTHREAD
     if (waited < 0)
         waited = 0;
     if (hist_add(tgid, 0, 0, waited, slot->weight) && tgid != 2)
         remember(tgid, next);
+}
+
+int tp_btf__sched_switch(u64 *ctx)
+{
+    u64 began = cost_begin();
+    switched(ctx);
+    cost_end(began);
     return 0;
 }

@@ -1,28 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 // Latency of every system call, by process and call. Calls that do not return (exit, a successful exec from a thread
 // that is not the first) are not counted: they have no latency.
+#include "cost.h"
 #include "latency.h"
 
 struct slot { u64 since; u32 pid; u16 nr; u16 weight; };
 BPF_ARRAY(slots, struct slot, SLOTS);
 #define NOT_A_CALL 0xffff  // numbers that no table holds, as a 32-bit caller may use them
 
-int tp_btf__sys_enter(u64 *ctx)
+static __always_inline void entered(u64 *ctx)
 {
     u64 id = bpf_get_current_pid_tgid();
 #ifdef TARGET_TGID
     if (id >> 32 != TARGET_TGID)
-        return 0;
+        return;
 #endif
     int index = (u32)id & (SLOTS - 1);
     struct slot *slot = slots.lookup(&index);
     if (!slot)
-        return 0;
+        return;
     u32 weight = draw_weight();
     if (!weight) {
         if (slot->pid == (u32)id)
             slot->since = 0;
-        return 0;
+        return;
     }
     if (slot->since && slot->pid != (u32)id)
         count_lost();
@@ -30,6 +31,13 @@ int tp_btf__sys_enter(u64 *ctx)
     slot->nr = ctx[1] > NOT_A_CALL ? NOT_A_CALL : ctx[1];
     slot->weight = weight;
     slot->since = bpf_ktime_get_ns();
+}
+
+int tp_btf__sys_enter(u64 *ctx)
+{
+    u64 began = cost_begin();
+    entered(ctx);
+    cost_end(began);
     return 0;
 }
 
@@ -56,16 +64,23 @@ int tp_btf__sched_process_exec(u64 *ctx)
     return 0;
 }
 
-int tp_btf__sys_exit(u64 *ctx)
+static __always_inline void left(u64 *ctx)
 {
     u64 id = bpf_get_current_pid_tgid();
     int index = (u32)id & (SLOTS - 1);
     struct slot *slot = slots.lookup(&index);
     if (!slot || slot->pid != (u32)id || !slot->since)
-        return 0;
+        return;
     u64 took = bpf_ktime_get_ns() - slot->since;
     slot->since = 0;
     if (hist_add(id >> 32, slot->nr, 0, took, slot->weight))
         remember(id >> 32, bpf_get_current_task());
+}
+
+int tp_btf__sys_exit(u64 *ctx)
+{
+    u64 began = cost_begin();
+    left(ctx);
+    cost_end(began);
     return 0;
 }

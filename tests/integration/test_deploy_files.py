@@ -19,6 +19,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from collectors.privileges import KEPT
 from collectors.settings import AgentSettings
 from dashboards import alerts, boards, output
 from dashboards.boards.parts import DATASOURCE
@@ -117,10 +118,30 @@ def test_only_the_agent_has_privileges_and_only_those_it_needs(services):
         if name != "agent":
             assert not {"cap_add", "pid", "uts", "cgroup", "ipc", "network_mode", "devices", "user"} & service.keys()
     agent = services["agent"]
-    assert set(agent["cap_add"]) == {"BPF", "PERFMON", "SYS_PTRACE", "DAC_READ_SEARCH", "SYSLOG", "SYS_RESOURCE"}
+    assert {f"CAP_{name}" for name in agent["cap_add"]} == set(KEPT)
     assert (agent["user"], agent["pid"], agent["uts"], agent["cgroup"]) == ("0:0", "host", "host", "host")
     mounts = {v["target"]: v.get("read_only", False) for v in agent["volumes"] if v["type"] == "bind"}
     assert mounts == dict.fromkeys(("/sys/kernel/tracing", "/sys/kernel/btf", "/lib/modules", "/usr/src"), True)
+
+
+def test_the_systemd_unit_is_understood_and_gives_the_same_privileges(tmp_path):
+    text = (DEPLOY / "systemd" / "perfstream-agent.service").read_text()
+    unit = re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE)
+    for name in ("CapabilityBoundingSet", "AmbientCapabilities"):
+        (given,) = (value for key, value in unit if key == name)
+        assert set(given.split()) == set(KEPT)
+    assert ("NoNewPrivileges", "yes") in unit
+    asked = {value.split("=")[0] for key, value in unit if key == "Environment"}
+    assert {name for name in asked if name.startswith("PERFSTREAM_")} <= {"PERFSTREAM_CACHE", *variables(AgentSettings)}
+    assert re.search(r"^ExecStart=\S+/perfstream agent$", text, re.MULTILINE)
+    text = re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", text, flags=re.MULTILINE)
+    for good, bad, complaint in (("", "", ""), ("~ptrace", "~ptrrace", "ptrrace")):
+        path = tmp_path / "perfstream-agent.service"
+        path.write_text(text.replace(good, bad))
+        said = subprocess.run(
+            ["systemd-analyze", "verify", "--man=no", path], capture_output=True, text=True, check=False
+        )
+        assert (complaint in said.stderr) if complaint else (said.stderr, said.returncode) == ("", 0)
 
 
 def test_start_order_and_health(services):
