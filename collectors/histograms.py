@@ -1,7 +1,7 @@
 """The common part of the latency collectors: swap the kernel's two buffers, drain one, group it to rows.
 
 Exact: every event of an interval is in its rows or in ``lost``, unless ``set_sampling`` asks for less. Cost in user
-space: one grace period (ms, no CPU) and about 1 microsecond for each (process, operation, bucket) seen in the interval.
+space: about 1 microsecond for each (process, operation, bucket) seen in the interval.
 Memory in the kernel: two hash maps of ``entries`` elements (16384: 3.3 MB), and 1.3 MB of names and slots.
 """
 
@@ -17,7 +17,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from collectors.base import Batch, CommOnly, WorkloadResolver
-from collectors.bpf import fields, kernel
+from collectors.bpf import fields
+from collectors.bpf.buffers import wait_until_unused
 from collectors.bpf.kernel import RunStats
 from collectors.bpf.loader import Programs, load
 from streams.schema.messages import LATENCY, WORKLOAD
@@ -115,7 +116,7 @@ class HistogramCollector:
         if self._wanted_shift != shift:
             self._shift = self._wanted_shift
             self._set_control(_SHIFT, self._shift)
-        kernel.wait_for_running_programs()
+        wait_until_unused(programs.maps["users"], self._second ^ 1)
         keys, values = drained.drain(_KEY, _VALUE)
         lost_total = programs.maps["lost"].total() + programs.missed()
         lost, self._lost_before = lost_total - self._lost_before, lost_total

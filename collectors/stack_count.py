@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from collectors.base import Batch, WorkloadResolver
-from collectors.bpf import kernel
+from collectors.bpf.buffers import wait_until_unused
 from collectors.bpf.loader import Programs
 from collectors.symbols import Symbolizer
 from runtime.log import Once
@@ -114,7 +114,7 @@ class StackCounts:
             self.set_control(CONTROL_ACTIVE, self._active)
             if between is not None:
                 between()
-            kernel.wait_for_running_programs()
+            wait_until_unused(self._programs.maps["users"], old)
             keys, values = self._programs.maps[f"counts{old}"].drain(_KEY, _VALUE)
             hashes, stacks = self._programs.maps[f"stacks{old}"].drain("<u8", _STACK)
             self._seen.clear()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
 // Latency histograms counted in the kernel, keyed by (tgid, operation, kind, bucket).
 //
-// Two buffers: user space switches `control[BUFFER]`, waits until every running program has ended, and drains the other one.
+// Two buffers: user space switches `control[BUFFER]`, waits until nobody uses the other one, and drains that.
 // So no count is ever added to an element that has been read: what was drained plus what was lost is what happened.
 //
 // With `control[SHIFT]` above 0 one event in 2^shift is taken, drawn at random, and counts 2^shift times: sums stay right
@@ -9,6 +9,7 @@
 #ifndef PERFSTREAM_LATENCY_H
 #define PERFSTREAM_LATENCY_H
 
+#include "buffers.h"
 #include "histogram.h"
 #include "task.h"
 
@@ -61,21 +62,26 @@ static __always_inline int hist_add(u32 tgid, u32 op, u16 kind, u64 ns, u64 weig
     struct hist_key key = {.tgid = tgid, .op = op, .kind = kind, .bucket = bucket_of(ns)};
     struct hist_value *value, first = {.count = weight, .sum = ns * weight, .max = ns};
     int index = BUFFER;
-    u32 *second = control.lookup(&index);
-    if (!second)
+    u32 second, *active = control.lookup(&index);
+    u64 *inside = active ? count_in(active, &second) : 0;
+    if (!inside)
         return 0;
-    if (*second) {
+    if (second) {
         value = hist_1.lookup(&key);
         if (!value) {
-            if (!hist_1.insert(&key, &first))
+            if (!hist_1.insert(&key, &first)) {
+                count_out(inside);
                 return 1;
+            }
             value = hist_1.lookup(&key);  // another CPU was first, or the map is full
         }
     } else {
         value = hist_0.lookup(&key);
         if (!value) {
-            if (!hist_0.insert(&key, &first))
+            if (!hist_0.insert(&key, &first)) {
+                count_out(inside);
                 return 1;
+            }
             value = hist_0.lookup(&key);
         }
     }
@@ -83,6 +89,7 @@ static __always_inline int hist_add(u32 tgid, u32 op, u16 kind, u64 ns, u64 weig
         hist_bump(value, ns, weight);
     else
         count_lost();
+    count_out(inside);
     return 0;
 }
 

@@ -9,6 +9,8 @@
 #ifndef PERFSTREAM_STACK_COUNT_H
 #define PERFSTREAM_STACK_COUNT_H
 
+#include "buffers.h"
+
 #ifndef STACKS
 #define STACKS 4096
 #endif
@@ -72,13 +74,16 @@ static __always_inline int count_stacks(void *ctx, u64 sum, int user_tasks_only)
     u64 *active = control_word(CONTROL_ACTIVE);
     if (!user || !kernel || !active)
         return 0;
-    u64 buffer = *active;
     int user_bytes = bpf_get_stack(ctx, user->ips, sizeof(user->ips), BPF_F_USER_STACK);
     if (user_tasks_only && user_bytes <= 0)
         return user_bytes;
     int kernel_bytes = bpf_get_stack(ctx, kernel->ips, sizeof(kernel->ips), 0);
     struct count_key key = {};
     int full = 0;
+    u32 buffer;
+    u64 *inside = count_in((volatile u32 *)active, &buffer); /* the word's low half: little endian */
+    if (!inside)
+        return user_bytes;
     if (user_bytes > 0) {
         key.user = hash_of(user, user_bytes);
         full |= keep_stack(buffer, key.user, user);
@@ -89,6 +94,7 @@ static __always_inline int count_stacks(void *ctx, u64 sum, int user_tasks_only)
     }
     if (full) {
         count_lost(LOST_STACKS);
+        count_out(inside);
         return user_bytes;
     }
     key.cgroup = bpf_get_current_cgroup_id();
@@ -96,12 +102,13 @@ static __always_inline int count_stacks(void *ctx, u64 sum, int user_tasks_only)
     struct count_value fresh = {};
     bpf_get_current_comm(fresh.comm, sizeof(fresh.comm));
     struct count_value *v = value_of(buffer, &key, &fresh);
-    if (!v) {
+    if (v) {
+        __sync_fetch_and_add(&v->count, 1);
+        __sync_fetch_and_add(&v->sum, sum);
+    } else {
         count_lost(LOST_COUNTS);
-        return user_bytes;
     }
-    __sync_fetch_and_add(&v->count, 1);
-    __sync_fetch_and_add(&v->sum, sum);
+    count_out(inside);
     return user_bytes;
 }
 

@@ -62,6 +62,11 @@ def endpoints(ports: Ports) -> Endpoints:
     )
 
 
+def named(stage: str) -> dict[str, str]:
+    """Return the variables by which the agent knows a stage for what it is, and not for one more Python."""
+    return {"OTEL_SERVICE_NAME": f"perfstream-{stage}"}
+
+
 def broker(ports: Ports, workdir: Path) -> Broker:
     """Return the stack's Kafka."""
     return Broker(workdir / "kafka", ports.kafka, ports.kafka_controller)
@@ -88,7 +93,7 @@ def stages(ports: Ports, workdir: Path, config: Path | None, extra: Mapping[str,
         return Stage(
             name=name,
             command=(sys.executable, "-m", "deploy.cli", name, *arguments),
-            environment={**common, "PERFSTREAM_HTTP_PORT": str(port), **environment, **extra},
+            environment={**common, **named(name), "PERFSTREAM_HTTP_PORT": str(port), **environment, **extra},
             log=logs / f"{name}.log",
             metrics=addresses.metrics[name],
         )

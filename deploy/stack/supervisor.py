@@ -77,7 +77,7 @@ class Stack:
         if "agent" in self.stages:
             self.stages["agent"].start()
         broker.prepare()
-        kafka = Stage("kafka", broker.run_command(), {}, self.directory / "logs" / "kafka.log")
+        kafka = Stage("kafka", broker.run_command(), plan.named("kafka"), self.directory / "logs" / "kafka.log")
         self._broker_stage = kafka
         kafka.start()
         self.stages = {"kafka": kafka, **self.stages}
