@@ -180,6 +180,8 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
             new = {tp: batch for tp, batch in batches.items() if not batch.announced}
             if passed:
                 await self._consumer.commit(passed)
+                for tp, to in passed.items():
+                    self._tell_lag(tp, to.offset)
                 log.info("the store has these already", extra={"partitions": len(passed)})
             if new:
                 await self._consumer.commit(
@@ -194,8 +196,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
                 await self._consumer.commit({tp: OffsetAndMetadata(b.end, "") for tp, b in ended.items()})
                 for tp, batch in ended.items():
                     states[tp].finish()
-                    left = (self._consumer.highwater(tp) or batch.end) - batch.end if tp in self._partitions else 0
-                    self._metrics.lag.labels(tp.topic, tp.partition).set(max(0, left))
+                    self._tell_lag(tp, batch.end)
             if batches and all(results) and all(state.known is not None for state in states.values()):
                 self._health.well("store")
             self._health.well("kafka")
@@ -210,6 +211,10 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
             self._once.warning("commit", "a commit failed; the batches are tried again", error=str(error))
             for batch in batches.values():
                 batch.retry_at = time.monotonic() + 1.0
+
+    def _tell_lag(self, tp: TopicPartition, done: int) -> None:
+        left = (self._consumer.highwater(tp) or done) - done if tp in self._partitions else 0
+        self._metrics.lag.labels(tp.topic, tp.partition).set(max(0, left))
 
     async def _cut(self, states: Mapping[TopicPartition, Partition]) -> dict[TopicPartition, OffsetAndMetadata]:
         """Cut a batch where none is in progress; returns what to commit where the store has everything already."""

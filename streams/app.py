@@ -336,6 +336,9 @@ def build_app(settings: WorkerSettings) -> faust.App:
         broker_max_poll_records=50,
         consumer_max_fetch_size=4 * 1024 * 1024,
         consumer_auto_offset_reset="earliest",
+        # How soon added partitions are found.
+        consumer_metadata_max_age_ms=connection.get("metadata_max_age_ms", 30_000),
+        producer_metadata_max_age_ms=connection.get("metadata_max_age_ms", 30_000),
         producer_max_request_size=codec.MAX_RECORD_BYTES,
         producer_acks=-1,
         producer_linger=0,
