@@ -3,7 +3,7 @@ PY := .venv/bin/python
 PYTEST := .venv/bin/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help up demo test bench lint format unit kernel integration e2e install install-test lock
+.PHONY: help up demo test bench lint format unit kernel integration e2e soak fuzz install install-test lock
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,12 @@ integration: install-test  ## the tests with the real broker and store
 
 e2e: install-test  ## the whole path
 	$(PYTEST) tests/e2e
+
+soak: install-test  ## the ledger for longer: make soak ARGS="--minutes 60 --seed 7"
+	@$(PY) -m tests.ledger.run $(ARGS)
+
+fuzz: install-test  ## mutate inputs of every decoder for ten minutes each; ARGS="--seconds 3600 pprof record --keep"
+	@$(PY) -m tests.fuzz.run $(ARGS)
 
 lock:  ## make requirements.lock anew from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url --no-header -q \

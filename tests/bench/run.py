@@ -6,10 +6,11 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 
-from tests.bench import agent, pipeline
+from tests.bench import agent, pipeline, recovery
 
 PARTS: dict[str, Callable[[], Iterator[tuple[str, float, str]]]] = {
     "pipeline": pipeline.figures,
+    "recovery": recovery.figures,
     "agent": agent.figures,
 }
 
