@@ -17,6 +17,7 @@ from typing import Any
 
 from sinks.embedded.errors import QueryError
 from sinks.embedded.settings import Options
+from sinks.embedded.tokens import take_back
 from streams.schema.errors import SettingsError, StoreUnavailableError
 
 _NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_.]*$")
@@ -147,6 +148,7 @@ class Engine:
         self._connect_string = f"{self.path}?" + "&".join(f"{key}={value}" for key, value in self.defaults.items())
         self._raw_connect = _load()
         _refuse_second(self.path)
+        take_back(self.path)
         try:
             self._base: Any = self._raw_connect(str(self.path))
         except RuntimeError as error:

@@ -228,3 +228,25 @@ def test_health_and_metrics(start):
         urllib.request.urlopen(f"http://127.0.0.1:{store.observe_port}/healthz", timeout=10)
     with error.value as answer:
         assert "MiB free" in json.loads(answer.read())["checks"]["disk"]
+
+
+def test_a_kill_between_the_token_and_the_rows_does_not_lose_the_repeat(start):
+    """The engine logs an insert's token before it makes the rows visible; this is what a SIGKILL between leaves."""
+    store = start()
+    store.post("CREATE DATABASE x")
+    store.post("CREATE TABLE x.t (a Int32) ENGINE = MergeTree ORDER BY a SETTINGS "
+               "non_replicated_deduplication_window = 100")  # fmt: skip
+
+    def insert(running, number):
+        running.post(f"INSERT INTO x.t SETTINGS insert_deduplication_token = 'k{number}' VALUES ({number})")
+
+    for number in (1, 2, 3):
+        insert(store, number)
+    store.process.kill()
+    store.process.wait()
+    (part,) = store.path.glob("store/*/*/all_3_3_0")
+    part.rename(part.with_name("tmp_insert_all_3_3_0"))
+    again = start(port=store.port)
+    for number in (1, 2, 3, 3):
+        insert(again, number)
+    assert again.post("SELECT groupArray(a) FROM (SELECT a FROM x.t ORDER BY a)") == b"[1,2,3]\n"
