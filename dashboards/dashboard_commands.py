@@ -82,19 +82,16 @@ def check(dsn: str, since: str, form: str) -> None:
 @dashboards.command()
 @click.option("--url", default="", help="Grafana, e.g. http://127.0.0.1:3000 [PERFSTREAM_GRAFANA_URL].")
 @click.option("--user", default="", help="User; the password is read from PERFSTREAM_GRAFANA_PASSWORD.")
-@click.option("--token", default="", help="Service account token; better in PERFSTREAM_GRAFANA_TOKEN.")
 @click.option("--folder", default="perfstream", show_default=True, help="Title of the folder.")
-def push(url: str, user: str, token: str, folder: str) -> None:
-    """Publish the dashboards to Grafana, replacing what is there."""
+def push(url: str, user: str, folder: str) -> None:
+    """Publish the dashboards to Grafana, replacing what is there.
+
+    A service account's token is read from PERFSTREAM_GRAFANA_TOKEN or the settings file: `ps` shows arguments.
+    """
     from dashboards.push import PushSettings
     from dashboards.push import push as publish
 
     settings = settings_module.load(PushSettings).grafana
-    settings = replace(
-        settings,
-        url=url or settings.url,
-        user=user or settings.user,
-        token=settings_module.Secret(token) if token else settings.token,
-    )
+    settings = replace(settings, url=url or settings.url, user=user or settings.user)
     for address in publish(settings, folder):
         click.echo(address)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -82,6 +82,13 @@ def connect(settings: ClickHouseSettings, database: str | None = None, timeout_s
         return clickhouse_connect.get_client(
             **options, database=database or database_of(settings), autogenerate_session_id=False
         )
+
+
+def close(client: Any) -> None:  # noqa: ANN401
+    """Close a client, also one with TLS settings of its own, at which the driver fails beside ``urllib3-future``."""
+    client.close_connections()
+    with suppress(AttributeError):
+        client.close()
 
 
 def insert(client: Any, table: str, rows: pa.Table, token: str | None) -> int:  # noqa: ANN401

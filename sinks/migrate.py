@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.settings import ClickHouseSettings
-from sinks.client import connect, database_of, translated
+from sinks.client import close, connect, database_of, translated
 from streams.schema.errors import SettingsError
 
 DIRECTORY = Path(__file__).parent / "migrations"
@@ -79,7 +79,7 @@ def migrate(settings: ClickHouseSettings, directory: Path = DIRECTORY) -> list[s
         with translated(f"create database {database}"):
             first.command(f"CREATE DATABASE IF NOT EXISTS `{database}`")
     finally:
-        first.close()
+        close(first)
     client = connect(settings)
     applied = []
     try:
@@ -105,5 +105,5 @@ def migrate(settings: ClickHouseSettings, directory: Path = DIRECTORY) -> list[s
                 )
             applied.append(migration.name)
     finally:
-        client.close()
+        close(client)
     return applied

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -31,8 +32,6 @@ _UNITS = {
 @click.option("-n", "rows", type=click.IntRange(min=1), default=20, show_default=True, help="Rows to show.")
 @click.option("--type", "kind", help="The sample type, for example alloc_space; the profile's default when absent.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
-@click.option("--authorization", envvar="PERFSTREAM_SCRAPE_AUTHORIZATION", default="",
-              help="Value of the Authorization header; better given as PERFSTREAM_SCRAPE_AUTHORIZATION.")  # fmt: skip
 @click.option("--ca-file", default="", help="Certificates to trust instead of the system's.")
 @click.option("--cert-file", default="", help="A client certificate.")
 @click.option("--key-file", default="", help="The client certificate's key.")
@@ -44,7 +43,6 @@ def scrape(
     rows: int,
     kind: str | None,
     form: str,
-    authorization: str,
     ca_file: str,
     cert_file: str,
     key_file: str,
@@ -54,12 +52,14 @@ def scrape(
     """Fetch one profile from URL and show its top functions: self is in the function, total with what it calls.
 
     URL is the whole address, for example http://127.0.0.1:6060/debug/pprof/profile?seconds=5
+    PERFSTREAM_SCRAPE_AUTHORIZATION is the value of the Authorization header; `ps` would show an argument.
     """
     from collectors.scrapers import pprof
     from collectors.scrapers.fetch import Access, fetch
 
     parts = _checked(url)
     seconds = _seconds(parts)
+    authorization = os.environ.get("PERFSTREAM_SCRAPE_AUTHORIZATION", "")
     access = Access(Secret(authorization), ca_file, cert_file, key_file, insecure)
     if any(c < " " or c > "~" for c in authorization):
         raise UsageError("the authorization must be one line of plain ASCII")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import ssl
 import time
 import uuid
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ _CHUNK = 1 << 20
 _HELD = 1 << 20
 _DRAIN = 32 << 20
 _IDLE_S = 60.0
+_HANDSHAKE_S = 10.0
 _STALL_S = 300.0
 _PLAIN = "text/plain; charset=UTF-8"
 _TYPES = {
@@ -63,6 +65,13 @@ class Handler(BaseHTTPRequestHandler):
     _query_id = ""
     _started_ns = 0
     _end = b""
+
+    def setup(self) -> None:
+        """Begin a connection, with TLS by its handshake."""
+        if isinstance(self.request, ssl.SSLSocket):
+            self.request.settimeout(_HANDSHAKE_S)
+            self.request.do_handshake()
+        super().setup()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
         """Say nothing: a URL may hold credentials and parameters."""

@@ -14,6 +14,7 @@ from sinks.embedded.metrics import Checks, Metrics
 from sinks.embedded.sandbox import confine
 from sinks.embedded.server import Server
 from sinks.embedded.settings import StoreSettings
+from sinks.embedded.tls import context
 
 _LOG = logging.getLogger(__name__)
 _GRACE_S = 2.0
@@ -30,6 +31,9 @@ def run(settings: StoreSettings) -> None:
     options = settings.store
     options.check()
     began = time.monotonic()
+    tls = context(options)
+    if options.plain_beyond_loopback:
+        _LOG.warning("passwords and rows travel unencrypted: store.allow_plain_http is set and no certificate is")
     # Before the engine has started its threads: it holds for those that come after.
     directory = options.directory()
     (directory / "tmp").mkdir(exist_ok=True)
@@ -45,7 +49,7 @@ def run(settings: StoreSettings) -> None:
     metrics = Metrics()
     health = Health()
     try:
-        server = Server(engine, options, metrics)
+        server = Server(engine, options, metrics, tls)
         checks = Checks(engine, health, metrics, options.minimum_free_bytes, engine.path)
         checks.check()
         observe_port = serve(settings.http, health, metrics.registry)
@@ -57,7 +61,8 @@ def run(settings: StoreSettings) -> None:
     _LOG.info(
         "listening",
         extra={
-            "address": f"http://{options.host}:{server.port}", "path": str(engine.path), "metrics_port": observe_port,
+            "address": f"{'https' if tls else 'http'}://{options.host}:{server.port}",
+            "path": str(engine.path), "metrics_port": observe_port,
             "engine": engine.version, "confined": confined, "started_in_s": round(time.monotonic() - began, 2),
         },
     )  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import threading
 from contextlib import suppress
 from socketserver import ThreadingTCPServer
@@ -30,8 +31,9 @@ class Server(ThreadingTCPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, engine: Engine, options: Options, metrics: Metrics) -> None:
+    def __init__(self, engine: Engine, options: Options, metrics: Metrics, tls: ssl.SSLContext | None = None) -> None:
         self.engine = engine
+        self._tls = tls
         self.options = options
         self.metrics = metrics
         self.service = Service(engine, options, metrics)
@@ -54,12 +56,20 @@ class Server(ThreadingTCPServer):
         """The port that it listens on."""
         return int(self.server_address[1])
 
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection; with TLS its own thread does the handshake, which may take as long as it likes."""
+        client, address = super().get_request()
+        if self._tls is not None:
+            client = self._tls.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
+        return client, address
+
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - the base class's types
         """Start a thread for a new connection, or turn it away when there are too many."""
         if not self._places.acquire(blocking=False):
             body = b"Code: 202. DB::Exception: Too many connections. (TOO_MANY_SIMULTANEOUS_QUERIES)\n"
+            # Saying so over TLS would take a handshake in the thread that accepts.
             with suppress(OSError):
-                request.sendall(
+                self._tls or request.sendall(
                     b"HTTP/1.1 503 Service Unavailable\r\nX-ClickHouse-Exception-Code: 202\r\nRetry-After: 1\r\n"
                     b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
                 )
@@ -95,7 +105,8 @@ class Server(ThreadingTCPServer):
         with self._open_lock:
             for client in self._open:
                 with suppress(OSError):
-                    client.shutdown(socket.SHUT_RDWR)
+                    # Not TLS's own shutdown, which would take the connection apart under its thread's hands.
+                    socket.socket.shutdown(client, socket.SHUT_RDWR)
 
     def busy(self) -> bool:
         """Return whether a statement is running or a connection is being served."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from typing import Any
 
+from sinks.embedded import reader
 from sinks.embedded.access import User
 from sinks.embedded.engine import Connection, Engine, Stats
 from sinks.embedded.errors import QueryError
@@ -41,6 +42,9 @@ class Service:
         self.watch = Watch(engine)
         self._reads = Slots(options.max_queries, options.max_queued, options.queue_timeout_s)
         self._inserts = Slots(options.max_inserts, options.max_queued, options.queue_timeout_s)
+        self._readers = Slots(options.reader_queries, options.max_queued, options.queue_timeout_s)
+        with engine.connection() as connection:
+            self._table_functions = frozenset(connection.text("SELECT lower(name) FROM system.table_functions").split())
         metrics.running.labels("read").set_function(lambda: self._reads.running)
         metrics.running.labels("insert").set_function(lambda: self._inserts.running)
         metrics.cancelled.set_function(lambda: self.watch.cancelled)
@@ -58,14 +62,21 @@ class Service:
         kind = request.statement.kind
         began = time.monotonic()
         slots = self._inserts if kind in ("insert", "insert_select") else self._reads
+        # Readers have a share of the places, so that they cannot keep the owner out.
+        share = self._readers.hold() if user.reader else nullcontext()
         self._metrics.queries.labels(kind).inc()
         try:
-            with slots.hold(), self._connected(request, user) as connection, self.watch.over(connection.tag, client):
-                self._execute(connection, request, send)
+            with (
+                share,
+                slots.hold(),
+                self._connected(request, user) as connection,
+                self.watch.over(connection.tag, client),
+            ):
+                self._execute(connection, request, send, self._options.reader_result_rows if user.reader else None)
         finally:
             self._metrics.seconds.labels(kind).observe(time.monotonic() - began)
 
-    def _execute(self, connection: Connection, request: Request, send: Send) -> None:
+    def _execute(self, connection: Connection, request: Request, send: Send, bound: int | None) -> None:
         statement = request.statement
         if statement.kind == "insert":
             send((), self._insert(connection, request))
@@ -73,11 +84,14 @@ class Service:
         text = statement.text.decode("utf-8", "surrogateescape")
         stats = Stats()
         if statement.kind == "select" and self._streams(request):
-            with closing(connection.stream(text, request.output, request.params, stats)) as chunks:
+            with closing(connection.stream(text, request.output, request.params, stats)) as rows:
+                chunks = rows if bound is None else _bounded(rows, stats, bound)
                 send(self._revise(request, chunks), stats)
             self._metrics.read_rows.inc(stats.read_rows)
             return
         result = connection.execute(text, request.output, request.params)
+        if bound is not None and result.rows_read() > bound:
+            raise _too_many(bound)
         stats = Stats(
             read_rows=result.storage_rows_read(), read_bytes=result.storage_bytes_read(),
             result_rows=result.rows_read(), written_rows=result.rows_written(),
@@ -168,9 +182,8 @@ class Service:
 
     def _prepare(self, connection: Connection, request: Request, user: User) -> None:
         """Apply the request's database, settings and rights to its connection."""
-        if user.reader and request.statement.kind == "kill":
-            # The engine knows one user, whose statements they would all be.
-            raise QueryError.of(164, "READONLY", "Cannot execute query in readonly mode")
+        if user.reader:
+            reader.check_settings(request)
         if request.database:
             connection.use(request.database)
         settings = dict(request.settings)
@@ -185,6 +198,20 @@ class Service:
         connection.set(settings)
         if readonly is not None:
             connection.set({"readonly": readonly})
+        if user.reader:
+            reader.check_statement(connection, request, self._table_functions, self._options.reader_query_bytes)
+
+
+def _bounded(chunks: Iterator[Any], stats: Stats, bound: int) -> Iterator[Any]:
+    """Pass an answer on up to ``bound`` rows; the engine's own limit holds for each part of a UNION, not for all."""
+    for chunk in chunks:
+        if stats.result_rows > bound:
+            raise _too_many(bound)
+        yield chunk
+
+
+def _too_many(bound: int) -> QueryError:
+    return QueryError.of(396, "TOO_MANY_ROWS_OR_BYTES", f"Limit for result exceeded, max rows: {bound}")
 
 
 def _capped(asked: str, limit: float) -> str:

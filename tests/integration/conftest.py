@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import ssl
 import subprocess
 import sys
 import time
@@ -25,10 +26,11 @@ class Store:
     observe_port: int
     path: Path
     log: Path
+    tls: ssl.SSLContext | None = None
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
 
     @property
     def dsn(self):
@@ -43,7 +45,7 @@ class Store:
             parameters["query"] = query
         data = body or query.encode()
         request = urllib.request.Request(f"{self.url}/?{urlencode(parameters)}", data=data, headers=headers or {})
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
+        with urllib.request.urlopen(request, timeout=timeout, context=self.tls) as answer:
             return answer.read()
 
     def stop(self, timeout_s=8.0):
@@ -56,8 +58,11 @@ class Store:
             raise
 
 
-def start_store(path, *, environ=None, port=None, wait_s=20.0, prefix=()):
-    """Start a store and wait until it answers; the caller stops it. ``prefix``: a command to run it in."""
+def start_store(path, *, environ=None, port=None, wait_s=20.0, prefix=(), tls=None):
+    """Start a store and wait until it answers; the caller stops it. ``prefix``: a command to run it in.
+
+    ``tls``: how to speak to a store whose ``environ`` names a certificate.
+    """
     port = port or free_port()
     observe_port = free_port()
     log = Path(f"{path}.log")
@@ -69,13 +74,13 @@ def start_store(path, *, environ=None, port=None, wait_s=20.0, prefix=()):
             stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=environment,
             cwd=Path(__file__).parents[2], start_new_session=True,
         )  # fmt: skip
-    store = Store(process, port, observe_port, Path(path), log)
+    store = Store(process, port, observe_port, Path(path), log, tls)
     deadline = time.monotonic() + wait_s
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"the store ended at once: {log.read_text()[-2000:]}")
         with contextlib.suppress(OSError):
-            with urllib.request.urlopen(f"{store.url}/ping", timeout=2) as answer:
+            with urllib.request.urlopen(f"{store.url}/ping", timeout=2, context=tls) as answer:
                 assert answer.read() == b"Ok.\n"
             return store
         time.sleep(0.03)

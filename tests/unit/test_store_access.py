@@ -83,7 +83,15 @@ def test_web_pages_from_elsewhere(origin):
     [
         (Options(host="0.0.0.0"), "PERFSTREAM_STORE_PASSWORD"),
         (Options(host="::", reader_username="r"), "PERFSTREAM_STORE_PASSWORD"),
-        (Options(host="0.0.0.0", password=Secret("x"), reader_username="r"), "PERFSTREAM_STORE_READER_PASSWORD"),
+        (Options(host="0.0.0.0", cert_file="c.pem", allow_plain_http=True), "PERFSTREAM_STORE_PASSWORD"),
+        (Options(host="0.0.0.0", password=Secret("x")), "PERFSTREAM_STORE_ALLOW_PLAIN_HTTP"),
+        (
+            Options(host="0.0.0.0", password=Secret("x"), reader_username="r", cert_file="c.pem"),
+            "PERFSTREAM_STORE_READER_PASSWORD",
+        ),
+        (Options(key_file="k.pem"), "cert_file"),
+        (Options(reader_memory_bytes=0), "reader_memory_bytes"),
+        (Options(reader_execution_s=0), "reader_execution_s"),
         (Options(reader_username="default"), "must differ"),
         (Options(max_queries=0), "max_queries"),
         (Options(memory_ratio=1.5), "memory_ratio"),
@@ -97,7 +105,8 @@ def test_settings_that_are_refused(options, words):
 def test_settings_that_are_fine():
     Options().check()
     Options(host="localhost").check()
-    Options(host="0.0.0.0", password=Secret("x")).check()
+    Options(host="0.0.0.0", password=Secret("x"), cert_file="c.pem", key_file="k.pem").check()
+    Options(host="0.0.0.0", password=Secret("x"), allow_plain_http=True).check()
 
 
 def test_directory(tmp_path):
