@@ -20,6 +20,7 @@ COMMANDS = {
     "worker": ("streams.commands", "worker", "Run the Faust worker: hotspots and latency windows."),
     "sink": ("sinks.commands", "sink", "Run the sink: Kafka to ClickHouse, every row once."),
     "migrate": ("sinks.commands", "migrate", "Create or upgrade the ClickHouse tables."),
+    "deadletter": ("sinks.deadletter_command", "deadletter", "Show what could not be read, and replay it."),
     "store": ("sinks.store_command", "store", "Run the embedded ClickHouse (HTTP on loopback)."),
     "profile": ("dashboards.commands", "profile", "Ask what the time is spent on."),
     "dashboards": ("dashboards.commands", "dashboards", "Build, check and publish the Grafana dashboards."),

@@ -86,9 +86,11 @@ def _decode(name: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
 
     try:
         stream = pa.CompressedInputStream(pa.PythonFile(_Reader(chunks), mode="r"), _CODECS[name])
-        # Each step is bounded, however far the data expand; a stream that is cut is an error.
-        while part := stream.read(BLOCK):
-            yield part
+        # Each step is bounded, however far the data expand; a stream that is cut is an error. Into memory of our own:
+        # what Arrow's ``read`` has allocated is lost when it fails.
+        room = memoryview(bytearray(BLOCK))
+        while count := stream.readinto(room):
+            yield bytes(room[:count])
     except KeyError:
         raise QueryError.of(89, "UNKNOWN_COMPRESSION_METHOD", f"Unknown content encoding {name[:32]}") from None
     except (ConnectionError, TimeoutError):

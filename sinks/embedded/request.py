@@ -44,8 +44,8 @@ class Request:
 
 def parameters_of(target: str) -> tuple[str, dict[str, str]]:
     """Return (path, parameters) of a request target; of a repeated parameter the last counts."""
-    parts = urlsplit(target)
     try:
+        parts = urlsplit(target)
         pairs = parse_qsl(parts.query, keep_blank_values=True, max_num_fields=1000, errors="strict")
     except (ValueError, UnicodeDecodeError) as error:
         raise QueryError.of(36, "BAD_ARGUMENTS", f"The URL's parameters cannot be read: {error}") from None

@@ -151,8 +151,19 @@ def _read(name: str, value: bytes) -> pa.RecordBatch:
         column = batch.column(field.name)
         if column.type != field.type:
             raise CorruptRecordError(f"column {field.name!r} is {column.type}, not {field.type}")
-        columns.append(column)
+        columns.append(_without_stray_offsets(column))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _without_stray_offsets(column: pa.Array) -> pa.Array:
+    """Return the column; what is empty anew: Arrow validates no offsets of nothing, and ends the process over them."""
+    if len(column) == 0:
+        return pa.nulls(0, column.type)
+    if pa.types.is_map(column.type) and len(column.keys) == 0:
+        nothing = pa.array([], pa.string())
+        offsets = pa.array(np.zeros(len(column) + 1, np.int32))
+        return pa.MapArray.from_arrays(offsets, nothing, nothing).cast(column.type)
+    return column
 
 
 def _check(batch: pa.RecordBatch) -> None:

@@ -348,3 +348,24 @@ def test_a_stream_without_a_batch_is_corrupt():
         pass
     with pytest.raises(CorruptRecordError, match="not a valid profile"):
         codec.decode(HEADERS, sink.getvalue().to_pybytes())
+
+
+def test_stray_offsets_of_nothing_are_not_followed():
+    """Arrow validates no offsets of an empty column; following them ended the process."""
+
+    def stray(kind, child):
+        offsets = pa.py_buffer(np.array([1, 1], np.int32))
+        return pa.Array.from_buffers(kind, 0, [None, offsets], children=[child])
+
+    empty = pa.RecordBatch.from_pylist([], schema=LATENCY)
+    for name in ("buckets", "counts"):
+        kind = LATENCY.field(name).type
+        batch = replaced(empty, name, stray(kind, pa.array([], kind.value_type)))
+        assert decodes(*written(batch, "latency"))
+
+
+def test_attributes_of_no_row_are_read():
+    batch = event_batch(attributes=attributes([]))
+    _, _, read = codec.decode(*written(batch, "event"))
+    assert read.column("attributes").to_pylist() == [[]]
+    assert read.equals(batch)

@@ -72,3 +72,13 @@ def test_a_batch_that_inflates_to_too_much_is_not_inflated(codec, monkeypatch):
         (0, False), (1, True), (2, True), (3, True), (4, False),
     ]  # fmt: skip
     assert [headers[0][0] for *_, headers in found[1:4]] == [REFUSED] * 3
+
+
+def test_a_batch_that_the_client_cannot_inflate_stands_for_itself():
+    data = bytearray(batch([(b"1", []), (b"2", [])], "lz4", base=5))
+    data[61:] = b"no lz4 at all"
+    struct.pack_into(">i", data, 8, len(data) - 12)
+    struct.pack_into(">I", data, 17, calc_crc32c(bytes(data[21:])))
+    found = read(bytes(data) + batch([(b"after", [])], base=7))
+    assert [(offset, value) for offset, _, _, value, _ in found] == [(5, None), (6, None), (7, b"after")]
+    assert found[0][4][0][0] == REFUSED

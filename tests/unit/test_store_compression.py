@@ -2,6 +2,7 @@
 
 import gzip
 import zlib
+from pathlib import Path
 
 import lz4.frame
 import pyarrow as pa
@@ -121,3 +122,21 @@ def test_framed_and_broken(data, at, bit, keep):
     with pytest.raises(QueryError) as error:
         list(unframed([bytes(block)]))
     assert error.value.code in {40, 89, 271}
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_bodies_that_are_cut_leave_no_memory_behind(encoding):
+    cut = COMPRESS[encoding](b"SELECT 1" * 100)[:-5]
+
+    def pages():
+        return int(Path("/proc/self/statm").read_text().split()[0])
+
+    def fail(times):
+        for _ in range(times):
+            with pytest.raises(QueryError):
+                list(decoded(encoding, [cut], BLOCK))
+
+    fail(20)
+    before = pages()
+    fail(200)
+    assert (pages() - before) * 4096 < 50 * BLOCK

@@ -1,0 +1,114 @@
+"""Writes the first inputs of each target: ``python -m tests.fuzz.seeds``. What fuzzing adds has a digest for a name."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+
+import pyarrow as pa
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+
+from collectors import spool_files
+from sinks.embedded.compression import frame
+from streams.schema import codec
+from streams.schema.messages import SCHEMAS, Interval
+from tests.fuzz.run import CORPUS
+from tests.fuzz.targets import NAMES
+from tests.unit.test_codec import event_batch, hotspot_batch, latency_batch, profile_batch
+
+
+def records() -> dict[str, bytes]:
+    """Each schema, compressed as it travels and not (where a change reaches the columns)."""
+    empty = pa.RecordBatch.from_pylist([], schema=SCHEMAS["latency_window"])
+    batches = {
+        "profile": profile_batch(), "latency": latency_batch(), "event": event_batch(), "hotspot": hotspot_batch(),
+        "latency_window": empty,
+    }  # fmt: skip
+    found = {}
+    for name, batch in batches.items():
+        first = bytes([NAMES.index(name)])
+        found[f"{name}.zstd"] = first + codec.encode(name, batch, Interval("c", "c", "n", "p", 1, 0, 1))[0]
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        found[f"{name}.plain"] = first + sink.getvalue().to_pybytes()
+    return found
+
+
+def batches() -> dict[str, bytes]:
+    """Kafka's record batches, by codec."""
+    found = {}
+    for number, name in enumerate(("none", "gzip", "snappy", "lz4", "zstd")):
+        builder = DefaultRecordBatchBuilder(
+            2, number, is_transactional=0, producer_id=-1, producer_epoch=-1, base_sequence=0, batch_size=1 << 20
+        )
+        for at in range(3):
+            builder.append(at, 1_000 + at, b"key", b"value" * at, [("schema", b"profile/1"), ("none", None)])
+        found[name] = bytes(builder.build())
+    return found
+
+
+def http() -> dict[str, bytes]:
+    """Requests: target, encoding, body."""
+    text = b'INSERT INTO t (a, b) FORMAT JSONEachRow\n{"a": 1, "b": "x"}\n'
+    return {
+        "select": b"/?query=SELECT%201&database=d&param_x=1\n\n",
+        "tail": b"/?query=SELECT%201\n\n /* c */ FORMAT `x` -- '\n",
+        "insert": b"/\nidentity\n" + text,
+        "values": b"/?query=INSERT%20INTO%20t%20VALUES\n\n(1, 'a\\'b'), (2, 'c''d')",
+        "gzip": b"/\ngzip\n" + gzip.compress(text, mtime=0),
+        "deflate": b"/\ndeflate\n" + zlib.compress(text),
+        "zstd": b"/\nzstd\n" + pa.compress(text, "zstd", asbytes=True),
+        "frames": b"/\n\n" + frame(b"abc" * 50, "LZ4") + frame(b"abc" * 9, "ZSTD") + frame(b"x", "NONE"),
+    }
+
+
+def native() -> dict[str, bytes]:
+    """Blocks of one column each."""
+
+    def block(kind: bytes, rows: int, body: bytes) -> bytes:
+        return bytes([1, rows, 1]) + b"a" + bytes([len(kind)]) + kind + body
+
+    count = struct.Struct("<Q").pack
+    return {
+        "string": block(b"String", 2, b"\x01a\x02bc"),
+        "array": block(b"Array(Nullable(UInt8))", 2, count(1) + count(2) + b"\0\1\2\3"),
+        "tuple": block(b"Tuple(a UInt8, b String)", 1, b"\1\1x"),
+        "map": block(b"Map(String, Array(UInt16))", 1, count(1) + b"\1k" + count(1) + b"\1\0"),
+        "low": block(b"LowCardinality(String)", 2, count(1) + count(0x200) + count(2) + b"\0\1a" + count(2) + b"\0\1"),
+        "decimal": block(b"Decimal(18, 3)", 1, bytes(8)) + block(b"FixedString(3)", 1, b"abc"),
+    }
+
+
+def spools() -> dict[str, bytes]:
+    """A segment, and the files beside it."""
+    message = spool_files.Message("t", b"key", (("schema", b"profile/1"),), b"value", "cpu", 7)
+    packed = spool_files.pack(message, 1, 2)
+    return {
+        "segment": packed + spool_files.pack(message, 0, 3) + packed[:9],
+        "acked": struct.pack("<QQ", 1, 40),
+        "ledger": b'{"number": 3, "owed": {"cpu": 7}, "dropped": [1, 2]}',
+    }
+
+
+def headers() -> dict[str, bytes]:
+    """The headers of a record and of a dead letter, a line each."""
+    _, given = codec.encode("profile", profile_batch(), Interval("c", "c", "n", "p", 1, 0, 1))
+    return {
+        "record": b"\n".join(name.encode() + b"=" + value for name, value in given),
+        "letter": b"topic=t\npartition=2\noffset=5\nreason=corrupt\nerror=x\nkey=k\noriginal.schema=profile/1\nsize=7",
+        "note": b"note=replaying\nto=t\npartition=2\nfrom=5",
+    }
+
+
+ALL = {
+    "record": records, "batch": batches, "http": http, "native": native, "spool": spools, "headers": headers,
+    "commit": lambda: {"window": b"w1 7 1700000000 1600000000 60 4096", "intent": b'{"perfstream_intent_end": 9}'},
+}  # fmt: skip
+
+if __name__ == "__main__":
+    for target, make in ALL.items():
+        (CORPUS / target).mkdir(parents=True, exist_ok=True)
+        for file, data in make().items():
+            (CORPUS / target / file).write_bytes(data)

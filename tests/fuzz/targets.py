@@ -1,0 +1,198 @@
+"""One target for each decoder of bytes that come from outside.
+
+A target takes bytes and returns when they were read or refused as the decoder promises; anything else that it raises is
+a finding. The seeds are in ``tests/corpus/NAME``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
+
+from collectors import spool_files
+from collectors.scrapers import pprof
+from runtime import kafka_records
+from sinks import ledger, letters, rows, stacks
+from sinks.embedded import compression, native, request
+from sinks.embedded.errors import QueryError
+from sinks.embedded.settings import Options
+from streams.hotspots import Hotspots
+from streams.latency import Latencies
+from streams.schema import codec
+from streams.schema.errors import CorruptRecordError, SchemaError, SettingsError
+from streams.schema.ipc_bounds import inflated_bytes
+from streams.schema.messages import SCHEMAS
+from streams.schema.topics import ALL
+from streams.watermark import Snapshot, WindowSettings
+from streams.windows import PartitionWindows
+
+APPEND_NS = 1_700_000_000_000_000_000
+TOPICS = {topic.schema: topic.name for topic in ALL}
+NAMES = sorted(SCHEMAS)
+BOUND = 4 << 20
+
+
+def record(data: bytes) -> None:
+    """A record's value: first byte which schema, then the value. What passes is made rows and windows of."""
+    if not data:
+        return
+    schema, value = NAMES[data[0] % len(NAMES)], data[1:]
+    try:
+        count = inflated_bytes(value)[1]
+    except Exception:  # noqa: BLE001 - codec.decode says what it is
+        count = 0
+    headers = [("schema", f"{schema}/1".encode())]
+    headers += [(name, b"x") for name in ("collector", "cluster", "node", "producer")]
+    headers += [(name, b"7") for name in ("sequence", "start_ns", "end_ns", "events", "lost")]
+    headers.append(("rows", str(max(0, count)).encode()))
+    try:
+        message = rows.decode(TOPICS[schema], 0, 5, APPEND_NS, headers, value)
+        _, interval, batch = codec.decode(headers, value, schema)
+    except SchemaError:
+        return
+    known = stacks.KnownStacks()
+    if schema == "profile":
+        rows.samples([message, message])
+        stacks.missing([message], known, 5)
+    elif schema == "event":
+        rows.events([message, message])
+    elif schema != "latency":
+        rows.windows([message, message])
+    rows.intervals([message])
+    if schema in ("profile", "latency") and batch.num_rows < 10_000:
+        kind = Hotspots(100) if schema == "profile" else Latencies()
+        windows = PartitionWindows(kind, WindowSettings(60, 30), 0, Snapshot())
+        windows.take(0, interval, batch, APPEND_NS)
+        for name, head, result in windows.flush().results:
+            # What the worker publishes, the sink must take.
+            value, given = codec.encode(name, result, head)
+            rows.decode(TOPICS[name], 0, 5, APPEND_NS, given, value)
+
+
+def headers(data: bytes) -> None:
+    """A record's headers, one ``name=value`` a line; what is buried is found again."""
+    given = []
+    for line in data.split(b"\n"):
+        name, equals, value = line.partition(b"=")
+        given.append((name.decode("utf-8", "backslashreplace"), value if equals else None))
+    with contextlib.suppress(SchemaError):
+        codec.decode_headers(given)
+    one = SimpleNamespace(offset=3, timestamp=5, key=b"k", value=data, headers=given)
+    key, value, all_ = letters.bury("t", 2, one, "corrupt", data.decode("utf-8", "surrogateescape"), 128 << 10)
+    assert sum(len(n.encode()) + len(v or b"") for n, v in all_) + len(value) <= 128 << 10
+    letter = letters.read(SimpleNamespace(offset=9, timestamp=5, key=key, value=value, headers=all_))
+    assert isinstance(letter, letters.Letter)
+    if not letter.cut:
+        assert (letter.value, letter.key, list(letter.headers)) == (data, b"k", given)
+    letters.read(SimpleNamespace(offset=9, timestamp=5, key=data, value=data, headers=given))
+
+
+def commit(data: bytes) -> None:
+    """The metadata of a commit."""
+    text = data.decode("utf-8", "replace")
+    ledger.intent_end(5, text)
+    with contextlib.suppress(SettingsError):
+        Snapshot.unpack(text, 7, WindowSettings(60, 30)).pack(WindowSettings(60, 30))
+
+
+def profile(data: bytes) -> None:
+    """A pprof profile, gzipped or not."""
+    try:
+        found = pprof.decode(data, BOUND)
+    except CorruptRecordError:
+        return
+    assert found.values.shape == (len(found.texts), len(found.types))
+
+
+def http(data: bytes) -> None:
+    """A request: target, content encoding and body, on a line each; and its framed blocks."""
+    line, _, rest = data.partition(b"\n")
+    encoding, _, body = rest.partition(b"\n")
+    for parts in ([body], [body[i : i + 7] for i in range(0, min(len(body), 700), 7)]):
+        try:
+            _path, parameters = request.parameters_of(line.decode("latin-1"))
+            chunks = compression.decoded(encoding.decode("latin-1"), iter(parts), BOUND)
+            read = request.read(Options(), "POST", parameters, {}, chunks)
+            for _ in read.body:
+                pass
+        except QueryError:
+            pass
+        try:
+            for _ in compression.unframed(iter(parts)):
+                pass
+        except QueryError:
+            pass
+    compression.choose(line.decode("latin-1"))
+
+
+def blocks(data: bytes) -> None:
+    """Native blocks. They come from the engine: whatever they are, it ends, with an error of the expected kinds."""
+    try:
+        for _ in native.revised(iter([data]), 54_460):
+            pass
+    except (QueryError, IndexError, UnicodeDecodeError, ValueError, OverflowError):
+        pass
+
+
+def spool(data: bytes) -> None:
+    """A spool's segment, and its two small files."""
+    file = io.BytesIO(data)
+    while (found := spool_files.parse(file)) is not None:
+        assert found.length > 0
+    directory = Path(_DIRECTORY.name)
+    for name in ("acked", "ledger.json"):
+        (directory / name).write_bytes(data)
+    spool_files.read_acked(directory)
+    spool_files.read_ledger(directory)
+
+
+def batch(data: bytes) -> None:
+    """A fetch of Kafka's record batches."""
+    from aiokafka.errors import CorruptRecordException
+
+    kafka_records.MAX_INFLATED = BOUND
+    try:
+        found = kafka_records.Records(data)
+        while found.has_next():
+            if bytes(found._next_slice[16:17]) < b"\x02":
+                return  # of a format that no broker of today stores
+            one = found.next_batch()
+            for number, item in enumerate(one):
+                letters.read(item)
+                if number > 1000:
+                    break
+    except CorruptRecordException:
+        pass
+
+
+def broken(data: bytes) -> None:
+    """Ends the process, hangs or raises, to see that the driver finds it. Not run otherwise."""
+    if data[:2] == b"\x7f!":
+        ctypes.string_at(0)
+    if data[:2] == b"\x7f?":
+        while True:
+            pass
+    if data[:2] == b"\x7f.":
+        raise RuntimeError("found")
+
+
+_DIRECTORY = tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
+
+TARGETS: MappingProxyType[str, Callable[[bytes], None]] = MappingProxyType(
+    {
+        "record": record,
+        "headers": headers,
+        "commit": commit,
+        "pprof": profile,
+        "http": http,
+        "native": blocks,
+        "spool": spool,
+        "batch": batch,
+    }
+)
