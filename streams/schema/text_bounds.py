@@ -1,6 +1,6 @@
 """How long text may be in a record, and how many attributes a row may have.
 
-Checked on dictionaries where a column has one, so the cost follows the distinct values: about 60 microseconds for a
+Checked on dictionaries where a column has one, so the cost follows the distinct values: about 130 microseconds for a
 profile of 10,000 rows. Lengths are bytes of UTF-8.
 """
 
