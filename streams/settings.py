@@ -25,8 +25,9 @@ class WorkerOptions:
     """Up to this many changed rows a partition, open windows are published at every flush."""
     stall_s: float = 60.0
     """Without progress in spite of lag for this long, the worker ends itself with an error."""
-    session_timeout_s: float = 10.0
-    heartbeat_s: float = 3.0
+    session_timeout_s: float = 6.0
+    """How long after its death a worker's partitions wait for another: the greater part of a recovery."""
+    heartbeat_s: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
