@@ -29,13 +29,16 @@ SHARES = {"sink": 13, "worker": 10, "agent": 9, "store": 7, "broker": 3}
 @dataclass(frozen=True)
 class Plan:
     seed: int
-    gap_s: float = 1.4
+    gap_s: float = 1.1
     """Mean time between two events; a broker or a store needs seconds more to start."""
     outage_s: float = 10.0
 
 
+_BEGAN = time.monotonic()
+
+
 def say(line: str) -> None:
-    sys.stderr.write(f"ledger: {line}\n")
+    sys.stderr.write(f"ledger: {time.monotonic() - _BEGAN:.0f} s: {line}\n")
     sys.stderr.flush()
 
 
@@ -174,6 +177,7 @@ class Run:
                 break
         say(f"{sum(self.killed.values())} kills in {time.monotonic() - began:.0f} s: {dict(self.killed)}")
         self.ground.finish_publishing()
+        say("everything is published")
         self.compare("after the kills", 90)
         self.replay()
         self.compare("after a full replay", 90)
