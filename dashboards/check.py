@@ -53,10 +53,15 @@ def expand(sql: str, start: datetime, end: datetime, values: Mapping[str, list[s
     sql = re.sub(r"\$__timeFilter\(([\w.]+)\)", rf"\1 >= {first} AND \1 <= {last}", sql)
     sql = re.sub(r"\$__timeInterval\(([\w.]+)\)", rf"toStartOfInterval(toDateTime(\1), INTERVAL {step} second)", sql)
     sql = sql.replace("$__interval_s", str(step)).replace("$__fromTime", first).replace("$__toTime", last)
-    for name, chosen in values.items():
-        quoted = ",".join("'" + value.replace("'", "\\'") + "'" for value in chosen)  # as Grafana does
-        sql = sql.replace(f"${{{name}:singlequote}}", quoted)
-    return sql
+
+    def quoted(found: re.Match[str]) -> str:
+        chosen = values.get(found[1])
+        if chosen is None:
+            return found[0]
+        return ",".join("'" + value.replace("'", "\\'") + "'" for value in chosen)  # as Grafana does
+
+    # In one pass: what a value holds is not looked at again.
+    return re.sub(r"\$\{(\w+):singlequote\}", quoted, sql)
 
 
 def _conditional_all(sql: str, values: Mapping[str, list[str]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import warnings
@@ -48,6 +49,7 @@ def connect(dsn: str = "") -> Store:
     """
     import clickhouse_connect
 
+    logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)  # what it says is said here, in one line
     configured = settings.load(_ReadSettings).clickhouse
     if dsn:
         configured = replace(configured, dsn=dsn)
@@ -72,6 +74,11 @@ def connect(dsn: str = "") -> Store:
             return Store(clickhouse_connect.get_client(**(options | given)))
     except Exception as error:
         translated = _translated(error)
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise StoreUnavailableError(
+                f"the certificate of ClickHouse at {_shown(configured.dsn)} is not trusted; "
+                "set PERFSTREAM_CLICKHOUSE_CA_CERT to its authority's"
+            ) from error
         if isinstance(translated, StoreUnavailableError):
             raise StoreUnavailableError(
                 f"no ClickHouse answers at {_shown(configured.dsn)}; is it running? Start one with 'make up', "

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 from streams.schema.errors import SettingsError
 
@@ -138,11 +139,26 @@ class ClickHouseSettings:
     ca_cert: str = ""
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
+    def __post_init__(self) -> None:
+        """Refuse a DSN that cannot be one, before a library does and shows the password in it."""
+        try:
+            parts = urlsplit(self.dsn)
+            fine = "://" not in self.dsn or (bool(parts.hostname) and parts.port != 0)
+        except ValueError:
+            fine = False
+        if not fine:
+            raise SettingsError("setting clickhouse.dsn is not a DSN; write http://HOST:8123/perfstream")
+
     def client_options(self) -> dict[str, Any]:
         """Return the keyword arguments for ``clickhouse_connect.get_client``, the database aside."""
-        kwargs: dict[str, Any] = {"dsn": self.dsn, "username": self.username, "verify": self.verify}
-        if self.password:
-            kwargs["password"] = self.password.reveal()
+        kwargs: dict[str, Any] = {"dsn": self.dsn, "verify": self.verify}
+        if "@" not in self.dsn:  # the DSN's own user wins
+            kwargs["username"] = self.username
+            if self.password:
+                kwargs["password"] = self.password.reveal()
+        if self.dsn.startswith("https://"):
+            # The driver takes host and port from a DSN, and speaks plain HTTP to them unless told.
+            kwargs["interface"] = "https"
         if self.ca_cert:
             kwargs["ca_cert"] = self.ca_cert
         return kwargs | {key: _number_or_text(value) for key, value in self.options.items()}

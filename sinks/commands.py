@@ -104,6 +104,7 @@ def migrate(config: Path | None, dsn: str | None) -> None:
     """Create the database and bring its tables up to date; safe to repeat."""
     from sinks.migrate import migrate as apply
 
+    logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)  # what it says is said here, in one line
     try:
         settings = _settings(config, None, dsn)
         applied = apply(settings.clickhouse)
