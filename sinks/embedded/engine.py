@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from sinks.embedded import swallowed
 from sinks.embedded.errors import QueryError
 from sinks.embedded.settings import Options
 from sinks.embedded.tokens import take_back
@@ -113,6 +114,7 @@ class Connection:
         An error of the engine or of the chunks' source ends the statement without its last block.
         """
         raw = self._raw
+        before = swallowed.counts(raw)
         try:
             handle = raw.send_insert(text, checked_format(data_format))
         except RuntimeError as error:
@@ -130,6 +132,7 @@ class Connection:
             if not done:
                 with suppress(RuntimeError):
                     raw.insert_cancel(handle)
+        swallowed.check(raw, before)
         return Stats(written_rows=result.rows_written(), written_bytes=result.bytes_written())
 
     def close(self) -> None:
