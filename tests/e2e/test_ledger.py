@@ -8,7 +8,7 @@ import pytest
 from tests.ledger.ground import Ground
 from tests.ledger.run import SHARES, Plan, Run, run
 
-pytestmark = [pytest.mark.e2e, pytest.mark.services, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.e2e, pytest.mark.services, pytest.mark.timeout(600)]
 
 
 def test_every_sum_equals_the_ledger_whatever_is_killed(tmp_path):

@@ -115,7 +115,7 @@ class Ground:
 
     def start(self) -> None:
         (self.directory / "agent").mkdir()
-        self.broker.start()
+        self.broker.start(120)
         self.start_store()
         options = {"bootstrap_servers": self.broker.address}
         topics = [replace(topic, name=PREFIX + topic.name) for topic in ALL]
@@ -125,7 +125,7 @@ class Ground:
             part.start()
 
     def start_store(self) -> None:
-        self.store = start_store(self.directory / "store", port=self.store_port, wait_s=40)
+        self.store = start_store(self.directory / "store", port=self.store_port, wait_s=120)
 
     def kill_store(self) -> None:
         self.store.process.kill()

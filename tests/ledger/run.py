@@ -89,7 +89,7 @@ class Run:
         ground = self.ground
         if what == "broker":
             ground.broker.kill()
-            ground.broker.start()
+            ground.broker.start(120)
         elif what == "store":
             ground.kill_store()
             ground.start_store()
@@ -107,7 +107,7 @@ class Run:
         ground.start_store()
         ground.broker.kill()
         self.pause(self.plan.outage_s)
-        ground.broker.start()
+        ground.broker.start(120)
 
     def overflow(self) -> None:
         """Kafka away for longer than the spools can bear: what they drop is counted to the last event."""
@@ -119,7 +119,7 @@ class Run:
             assert time.monotonic() < deadline, "no spool has dropped anything"
             self.pause(0.5)
         self.pause(2.0)
-        ground.broker.start()
+        ground.broker.start(120)
         self.pause(3.0)
         ground.finish_publishing()
         self.compare("after the spools overflowed", 60, dropped=True)
