@@ -118,7 +118,7 @@ def test_all_collectors_publish_and_a_clean_end_loses_nothing(tmp_path, broker, 
     service = f"svc-{unique}"
     runs, failing = 97, 13
     with agent.running() as process:
-        assert agent.get("/healthz")[0] == 200
+        agent.until(lambda: agent.get("/healthz")[0] == 200, 15)
         with Known(known, "exec", runs, failing, service=service) as program:
             program.run()
             # No boundary is waited for: what the last interval holds must come out at the end.

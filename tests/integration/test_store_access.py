@@ -1,6 +1,7 @@
 """The store's doors: https with a verified certificate, and a reading user that can only read, within bounds."""
 
 import contextlib
+import gc
 import http.client
 import json
 import socket
@@ -13,6 +14,7 @@ from urllib.parse import urlencode
 
 import clickhouse_connect
 import pytest
+from clickhouse_connect.driver import httputil
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
 from deploy.broker import free_port
@@ -85,12 +87,27 @@ def test_clients_verify_the_certificate(secure, authority, tmp_path):
     assert client.query("SELECT * FROM wide ORDER BY a").row_count == 100_003
     close(client)
     stranger = Authority(tmp_path / "stranger")
-    with pytest.raises(OperationalError, match="CERTIFICATE_VERIFY_FAILED"):
-        clickhouse_connect.get_client(host="127.0.0.1", ca_cert=str(stranger.file), **given)
-    with pytest.raises(DatabaseError, match="AUTHENTICATION_FAILED"):
-        clickhouse_connect.get_client(
-            host="127.0.0.1", ca_cert=str(authority.file), **(given | {"password": "canary-wrong"})
-        )
+    with (
+        closing(httputil.get_pool_manager(ca_cert=str(stranger.file))) as pool,
+        pytest.raises(OperationalError, match="CERTIFICATE_VERIFY_FAILED"),
+    ):
+        clickhouse_connect.get_client(host="127.0.0.1", pool_mgr=pool, **given)
+    with (
+        closing(httputil.get_pool_manager(ca_cert=str(authority.file))) as pool,
+        pytest.raises(DatabaseError, match="AUTHENTICATION_FAILED"),
+    ):
+        clickhouse_connect.get_client(host="127.0.0.1", pool_mgr=pool, **(given | {"password": "canary-wrong"}))
+    gc.collect()
+
+
+@contextlib.contextmanager
+def closing(pool):
+    """A pool of connections; the driver leaves them open when it cannot make a client."""
+    try:
+        yield pool
+    finally:
+        pool.clear()
+        httputil.all_managers.pop(pool, None)
 
 
 def test_a_client_that_never_ends_its_handshake_holds_nobody_up(secure, ask):
