@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from collectors.agent_metrics import AgentMetrics
 from collectors.base import Collector
 from collectors.bpf import kernel
-from collectors.budget import Budget
+from collectors.budget import Budget, Change
 from collectors.catalogue import Entry, Shared, chosen
 from collectors.publisher import Publisher
 from collectors.settings import AgentSettings
@@ -70,6 +70,7 @@ class Agent:
         self._shares: dict[str, float] = {}
         self._told_ns: dict[str, int] = {}
         self._cpu_before = 0.0
+        health.ask("kafka", lambda: publisher.trouble)
         self._interval_began_ns = 0
 
     def start(self) -> None:
@@ -176,10 +177,12 @@ class Agent:
         costs = {
             each.entry.name: self._shares.get(each.entry.name, 0.0) + each.seconds / seconds for each in self.running
         }
-        change = self.budget.observe(spent / seconds + sum(self._shares.values()), costs)
+        changes = self.budget.observe(spent / seconds + sum(self._shares.values()), costs)
         self._metrics.budget_used.set(self.budget.used / self.budget.limit if self.budget.limit else 0.0)
-        if change is None:
-            return
+        for change in changes:
+            self._change(change)
+
+    def _change(self, change: Change) -> None:
         log.warning(
             "the CPU budget changes what is measured",
             extra={
@@ -206,10 +209,11 @@ class Agent:
             self._health.ill("collectors", _one_line(down))
         else:
             self._health.well("collectors")
-        if self._publisher.trouble:
-            self._health.ill("kafka", self._publisher.trouble)
+        used = f"uses {self.budget.used * 100:.1f} % of a core, {self.budget.limit * 100:.1f} % is the budget"
+        if self.budget.exceeded:
+            self._health.ill("budget", f"{used} (agent.budget_percent); it samples less until it fits")
         else:
-            self._health.well("kafka")
+            self._health.well("budget")
 
     def close(self) -> None:
         """Detach and free every collector."""

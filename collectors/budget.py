@@ -1,13 +1,18 @@
 """The agent's CPU budget: which collector has to become cheaper, or may do more again.
 
-Pure arithmetic, time passed in. After ``PATIENCE`` intervals above the limit in a row the costliest collector that
-still can is relieved: its effort halves, and below ``LEAST`` it is given up. After some intervals in a row below half
-of the limit the last relief is taken back; if it has to be repeated, that takes twice as long each time, so that
-nothing goes on and off for ever.
+Pure arithmetic, time passed in. After ``PATIENCE`` intervals above the limit in a row the costliest collectors that
+still can are relieved, as many as it takes by what they cost: the effort of each halves. When no effort is left to take
+away from what costs something, the costliest that may is given up. Where that was not enough, the next interval goes
+on. What counts is the cheaper of the last two intervals: one that reads the symbols of new programs, or makes up for a
+time without CPU, says little about the next.
+
+After some intervals in a row in which there was room for it, the last relief is taken back; if it has to be repeated,
+that takes twice as long each time, so that nothing goes on and off for ever.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -15,6 +20,14 @@ PATIENCE = 2
 CALM = 6
 MOST_CALM = 360
 LEAST = 1 / 16
+_WORTH = 0.1
+"""Of the limit: relieving a collector that costs less than this brings next to nothing."""
+_FALLS = 0.9
+"""Where a relief left more than this share of what a collector had cost, others are relieved first."""
+_SLACK = 0.1
+"""Of the limit: nothing is given up for so little."""
+_ROOM = 0.75
+"""Of the limit: a relief is taken back when not more than this would be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +56,25 @@ class Budget:
     _efforts: dict[str, float] = field(default_factory=dict)
     _reliefs: list[Change] = field(default_factory=list)  # with the effort before
     _calm: dict[str, int] = field(default_factory=dict)
+    _taken_back: set[str] = field(default_factory=set)
+    _cost_at_relief: dict[str, float] = field(default_factory=dict)
     _above: int = 0
-    _below: int = 0
+    _over: int = 0
+    _roomy: int = 0
+    _used_before: float = 0.0
+    _costs_before: Mapping[str, float] = field(default_factory=dict)
 
     def effort(self, name: str) -> float:
         """Return a collector's effort now."""
         return self._efforts.get(name, 1.0)
 
-    def observe(self, used: float, costs: Mapping[str, float]) -> Change | None:
-        """Take in an interval; returns what has to change.
+    @property
+    def exceeded(self) -> bool:
+        """Whether it was exceeded in the last interval by so much, or in so many in a row, that it is to be told."""
+        return self.used > 2 * self.limit or self._over >= PATIENCE
+
+    def observe(self, used: float, costs: Mapping[str, float]) -> list[Change]:
+        """Take in an interval; returns what has to change, each collector at most once.
 
         Args:
             used: cores that the process and its programs used.
@@ -59,31 +82,53 @@ class Budget:
         """
         self.used = used
         self._above = self._above + 1 if used > self.limit else 0
-        self._below = self._below + 1 if used < self.limit / 2 else 0
+        self._over = self._over + 1 if used > self.limit else 0
+        lasting = {name: min(cost, self._costs_before.get(name, 0.0)) for name, cost in costs.items()}
+        over = min(used, self._used_before) - self.limit
+        self._used_before, self._costs_before = used, dict(costs)
+        self._roomy = self._roomy + 1 if self._has_room(costs) else 0
         if self._above >= PATIENCE:
-            self._above = 0
-            return self._relieve(costs)
-        if self._reliefs and self._below >= self._calm.get(self._reliefs[-1].name, CALM):
-            self._below = 0
+            self._above = PATIENCE - 1
+            return self._relieve(over, lasting)
+        if self._reliefs and self._roomy >= self._calm.get(self._reliefs[-1].name, CALM):
+            self._roomy = 0
             last = self._reliefs.pop()
             self._efforts[last.name] = last.effort
-            return last
-        return None
+            self._taken_back.add(last.name)
+            self._cost_at_relief.pop(last.name, None)
+            return [last]
+        return []
 
-    def _relieve(self, costs: Mapping[str, float]) -> Change | None:
-        for name in sorted(self.levers, key=lambda name: (-costs.get(name, 0.0), name)):
-            lever, effort = self.levers[name], self.effort(name)
-            if lever.scales and effort > LEAST:
-                smaller = effort / 2
-            elif lever.stops and effort > 0:
-                smaller = 0.0
-            else:
-                continue
-            if name in self._calm:
-                self._calm[name] = min(MOST_CALM, self._calm[name] * 2)
-            else:
-                self._calm[name] = CALM
-            self._reliefs.append(Change(name, effort))
-            self._efforts[name] = smaller
-            return Change(name, smaller)
-        return None
+    def _has_room(self, costs: Mapping[str, float]) -> bool:
+        """Return whether the last relief could be taken back."""
+        if not self._reliefs:
+            return False
+        last = self._reliefs[-1]
+        effort = self.effort(last.name)
+        if not effort:  # what it would cost is not known
+            return self.used < self.limit / 2
+        return self.used + costs.get(last.name, 0.0) * (last.effort / effort - 1) <= _ROOM * self.limit
+
+    def _relieve(self, over: float, costs: Mapping[str, float]) -> list[Change]:
+        changes = list[Change]()
+        worth = [name for name in self.levers if costs.get(name, 0.0) >= _WORTH * self.limit]
+        worth.sort(key=lambda name: (-costs[name], name))
+        scalable = [name for name in worth if self.levers[name].scales and self.effort(name) > LEAST]
+        helpful = [name for name in scalable if costs[name] <= _FALLS * self._cost_at_relief.get(name, math.inf)]
+        for name in helpful or scalable[:1]:
+            if over > 0:
+                over -= costs[name] / 2
+                self._cost_at_relief[name] = costs[name]
+                changes.append(self._lower(name, self.effort(name) / 2))
+        if changes or over <= _SLACK * self.limit:
+            return changes
+        stoppable = [name for name in worth if self.levers[name].stops and self.effort(name) > 0]
+        return [self._lower(name, 0.0) for name in stoppable[:1]]
+
+    def _lower(self, name: str, effort: float) -> Change:
+        if name in self._taken_back:
+            self._taken_back.remove(name)
+            self._calm[name] = min(MOST_CALM, self._calm.get(name, CALM) * 2)
+        self._reliefs.append(Change(name, self.effort(name)))
+        self._efforts[name] = effort
+        return Change(name, effort)

@@ -125,7 +125,7 @@ class EventCollector:
         ring = self._ring
         assert ring is not None
         while not self._stop.is_set():
-            if ring.wait(0.5):
+            if ring.wait():
                 self._keep()
                 # Many events are taken together: a wake-up for each would cost more than the event.
                 self._stop.wait(_GATHER_S)
@@ -201,7 +201,8 @@ class EventCollector:
     def close(self) -> None:
         """Detach and free."""
         self._stop.set()
-        if self._thread:
+        if self._thread and self._ring:
+            self._ring.wake()
             self._thread.join()
             self._thread = None
         if self._ring:

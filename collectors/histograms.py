@@ -62,7 +62,7 @@ class HistogramCollector:
         self._entries = entries or self.entries
         self._programs: Programs | None = None
         self._second = 0
-        self._shift = self._wanted_shift = 0
+        self._shift = self._most_shift = 0
         self._lost_before = 0
 
     def operation(self, op: int, kind: int) -> str:  # noqa: ARG002 - for those that have more than one
@@ -74,11 +74,15 @@ class HistogramCollector:
         return {}
 
     def set_sampling(self, shift: int) -> None:
-        """Take one event in ``2**shift`` from the next interval on, each standing for all of them; 0 takes all.
+        """Take one event in ``2**shift`` from now on, each standing for all of them; 0 takes all.
 
-        For those whose kernel side draws a weight (``draw_weight``); others go on taking all.
+        For those whose kernel side draws a weight (``draw_weight``); others go on taking all. Rows tell the largest
+        period of their interval.
         """
-        self._wanted_shift = min(max(shift, 0), MAX_SHIFT)
+        self._shift = min(max(shift, 0), MAX_SHIFT)
+        self._most_shift = max(self._most_shift, self._shift)
+        if self._programs:
+            self._set_control(_SHIFT, self._shift)
 
     def _set_control(self, index: int, value: int) -> None:
         assert self._programs is not None
@@ -103,6 +107,7 @@ class HistogramCollector:
             programs.close()
             raise
         self._programs = programs
+        self._set_control(_SHIFT, self._shift)
 
     def collect(self, start_ns: int, end_ns: int) -> Batch | None:  # noqa: ARG002 - rows carry the start only
         """Return the histograms of what ended since the last call; None when nothing did."""
@@ -112,10 +117,7 @@ class HistogramCollector:
         drained = programs.maps[f"hist_{self._second}"]
         self._second ^= 1
         self._set_control(_BUFFER, self._second)
-        shift = self._shift
-        if self._wanted_shift != shift:
-            self._shift = self._wanted_shift
-            self._set_control(_SHIFT, self._shift)
+        shift, self._most_shift = self._most_shift, self._shift
         wait_until_unused(programs.maps["users"], self._second ^ 1)
         keys, values = drained.drain(_KEY, _VALUE)
         lost_total = programs.maps["lost"].total() + programs.missed()

@@ -39,6 +39,7 @@ def run(settings: AgentSettings, stop: threading.Event) -> None:
     health, metrics = Health(), AgentMetrics()
     spool = Spool(settings.spool.directory, settings.spool.bytes)
     SpoolMetrics(spool)
+    health.ask("spool", lambda: spool.trouble)
     publisher = Publisher(
         settings.kafka, spool, settings.cluster, settings.node, settings.topic_prefix, metrics.ack_seconds.observe
     )

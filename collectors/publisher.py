@@ -26,7 +26,7 @@ import pyarrow as pa
 from collectors.identity import Identity, IdentityFile, assigned, assume, number_next
 from collectors.spool import Entry, Spool
 from collectors.spool_files import MAX_RECORD, Message
-from runtime.kafka import refusal
+from runtime.kafka import answers, refusal
 from runtime.log import Once
 from runtime.settings import KafkaSettings
 from streams.schema import codec
@@ -38,6 +38,8 @@ MAX_ROWS = 200_000
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 _LOG = logging.getLogger(__name__)
 _RETRY_S = (0.5, 5.0)
+_LOOK_S = 4.0
+"""How long nothing is heard of Kafka before it is asked, or its silence is called trouble."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class Publisher:
 
     def start(self) -> None:
         """Start the sending thread; Kafka need not be there."""
+        self.trouble = f"Kafka at {self._kafka.bootstrap_servers}: not connected yet"
         # The client reports each of its endless retries; what an operator needs is said here, once a minute.
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
         self._thread.start()
@@ -241,8 +244,7 @@ class Publisher:
             if not taken:
                 if self._stopping:
                     return
-                self.trouble = ""
-                await self._wake.wait()
+                await self._rest(producer)
                 continue
             entry, message = taken[0]
             if await self._placed(producer, self._identity, entry, message):
@@ -250,6 +252,19 @@ class Publisher:
             else:
                 self._spool.release(entry, doubtful=False)
                 self._identity = None
+
+    async def _rest(self, producer: Any) -> None:  # noqa: ANN401
+        """Wait for messages, and see meanwhile whether Kafka is still there."""
+        assert self._wake is not None
+        self.trouble = ""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), _LOOK_S)
+                return
+            if reason := await answers(producer.client):
+                self._complain(reason)
+            else:
+                self.trouble = ""
 
     async def _placed(self, producer: Any, identity: Identity, entry: Entry, message: Message) -> bool:  # noqa: ANN401
         """Note how many partitions the topic has; returns whether the message may be sent under the identity."""
@@ -273,7 +288,7 @@ class Publisher:
         begun = time.monotonic()
         delivery = asyncio.ensure_future(self._deliver(producer, identity, message))
         try:
-            while not (await asyncio.wait([delivery], timeout=10.0))[0]:
+            while not (await asyncio.wait([delivery], timeout=_LOOK_S))[0]:
                 self._complain("it does not acknowledge")
             delivery.result()
         except (errors.MessageSizeTooLargeError, errors.InvalidMessageError, errors.RecordListTooLargeError) as error:

@@ -95,6 +95,8 @@ class Spool:
         self._ledger = Ledger()
         self._next_number = 1
         self._numbers: dict[str, int] = {}
+        self._refused = ""
+        self._ledger_waits = False
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._guard = (directory / "lock").open("wb")
@@ -135,12 +137,15 @@ class Spool:
             self._numbers[message.topic] = message.number + 1
             try:
                 self._write(record, message)
+                self._refused = ""
             except OSError as error:
+                self._refused = error.strerror or str(error)
                 self._once.warning("spool", f"cannot write to the spool: {error}; keeping messages in memory")
                 self._abandon_segment()
                 self._keep_in_memory(message)
             if repays:
                 self._repay(message.collector, repays)
+            if repays or self._ledger_waits:
                 self._write_ledger()
 
     def take(self, messages: int, most_bytes: int) -> list[tuple[Entry, Message]]:
@@ -191,6 +196,15 @@ class Spool:
             if entry.message is None:
                 self._segments[entry.segment].in_flight -= 1
 
+    @property
+    def trouble(self) -> str:
+        """Why the disk took no message the last time, "" when it did."""
+        with self._lock:
+            if not self._refused:
+                return ""
+            waiting = sum(entry.message is not None for entry in self._entries)
+            return f"cannot write to the spool: {self._refused}; {waiting} messages wait in memory"
+
     def loads(self) -> Loads:
         """Return counts for metrics."""
         with self._lock:
@@ -208,6 +222,7 @@ class Spool:
                 for entry in self._entries:
                     if entry.message is not None:
                         self._owe(entry.collector, entry.events, "the agent ends while the disk refuses messages")
+            if self._in_memory or self._ledger_waits:
                 self._write_ledger()
             self._guard.close()
 
@@ -310,6 +325,7 @@ class Spool:
     def _owe(self, collector: str, events: int, why: str) -> None:
         owed = self._ledger.owed
         owed[collector] = owed.get(collector, 0) + events
+        self._ledger_waits = True
         self._loads.dropped_messages += 1
         self._loads.dropped_events += events
         self._once.warning(why, f"{why}; its events are counted as lost", collector=collector)
@@ -326,7 +342,9 @@ class Spool:
         self._ledger.dropped = dropped
         try:
             files.write_ledger(self.directory, self._ledger)
+            self._ledger_waits = False
         except OSError as error:
+            self._ledger_waits = True  # until there is room
             self._once.warning("ledger", f"cannot write the spool's ledger: {error}")
 
     def _write_acked(self, first: Entry) -> None:

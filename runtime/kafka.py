@@ -47,6 +47,20 @@ async def refusal(options: Mapping[str, Any], timeout_s: float = TIMEOUT_S) -> s
     return reason
 
 
+async def answers(client: Any, timeout_s: float = TIMEOUT_S) -> str:  # noqa: ANN401 - aiokafka is untyped
+    """Ask a connected client's brokers for something small; returns why not when none answers, else ""."""
+    from aiokafka.errors import KafkaError
+
+    try:
+        if await asyncio.wait_for(client.force_metadata_update(), timeout_s):
+            return ""
+    except (KafkaError, OSError) as error:
+        return f"{type(error).__name__}: {error}"
+    except TimeoutError:
+        return "no answer in time"
+    return "no broker answers"
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the client's own account of the same failure out of the log."""

@@ -22,6 +22,7 @@ class Health:
 
     def __init__(self) -> None:
         self._checks: dict[str, str] = {}
+        self._asked: dict[str, Callable[[], str]] = {}
         self._lock = threading.Lock()
 
     def well(self, check: str) -> None:
@@ -34,10 +35,16 @@ class Health:
         with self._lock:
             self._checks[check] = reason or "unwell"
 
+    def ask(self, check: str, reason: Callable[[], str]) -> None:
+        """Have a check answered at each look: ``reason`` returns "" or why not; from any thread, at once."""
+        with self._lock:
+            self._asked[check] = reason
+
     def state(self) -> tuple[bool, dict[str, str]]:
         """Return (all well, {check: "" or reason})."""
         with self._lock:
-            checks = dict(self._checks)
+            checks, asked = dict(self._checks), dict(self._asked)
+        checks |= {check: reason() for check, reason in asked.items()}
         return not any(checks.values()), checks
 
 
@@ -78,5 +85,6 @@ def serve(settings: HttpSettings, health: Health, registry: CollectorRegistry = 
         raise SettingsError(
             f"cannot serve metrics on {settings.host}:{settings.port}: {error.strerror}; choose another port"
         ) from error
-    threading.Thread(target=server.serve_forever, name="observe", daemon=True).start()
+    # The interval is for ``shutdown``, which nobody calls: a connection wakes it at once.
+    threading.Thread(target=server.serve_forever, args=(3600.0,), name="observe", daemon=True).start()
     return int(server.server_port)

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from runtime import log as runtime_log
+from runtime.memory import use_malloc
 from runtime.observe import Health, serve
 from runtime.settings import load
 from sinks.settings import SinkSettings
@@ -78,6 +79,7 @@ def run(settings: SinkSettings) -> bool:
     from sinks.metrics import Metrics
 
     runtime_log.configure("sink", settings.log_level)
+    use_malloc()
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
     logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)  # says what we say, once for each try
     database_of(settings.clickhouse)

@@ -32,6 +32,7 @@ from sinks import letters
 from sinks.announced import Announcements
 from sinks.ledger import Batch, Known, Partition, intent_end, intent_metadata
 from sinks.metrics import Metrics
+from sinks.monitor import Monitor
 from sinks.offsets import CommittedOffsets
 from sinks.settings import SinkSettings
 from sinks.writer import Bad, Writer, decode
@@ -80,14 +81,17 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
         self._partitions: dict[TopicPartition, Partition] = {}
         self._round: asyncio.Task[None] | None = None
         self._assigned = asyncio.Event()
+        self._monitor = Monitor(settings.clickhouse, health, metrics)
 
     async def run(self, stop: asyncio.Event) -> bool:
         """Consume until ``stop``; returns whether everything in progress was finished."""
         await self._start(stop)
+        watching = asyncio.create_task(self._monitor.watch(self._producer.client, self._at_once))
         try:
             while not stop.is_set():
                 await self._turn()
         finally:
+            watching.cancel()
             clean = await self._settle()
             self._threads.shutdown(wait=False, cancel_futures=True)
             for part in (self._consumer.stop, self._producer.stop, self._offsets.close):
@@ -126,6 +130,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
         now = time.monotonic()
         for tp, records in got.items():
             self._take(tp, records, now)
+        self._monitor.stands((tp, state.begin, self._highwater(tp)) for tp, state in self._partitions.items())
         self._pause_or_resume()
         if self._round is not None and self._round.done():
             done, self._round = self._round, None
@@ -152,9 +157,23 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
         if state.trimmed > trimmed:
             self._metrics.trimmed.inc(state.trimmed - trimmed)
             self._once.warning(f"trimmed {tp}", "Kafka removed records before they were stored", partition=str(tp))
-        highwater = self._consumer.highwater(tp)
+        highwater = self._highwater(tp)
         if highwater is not None:
             self._metrics.lag.labels(tp.topic, tp.partition).set(max(0, highwater - state.begin))
+
+    def _at_once(self) -> None:
+        """Try again now what waits for the store."""
+        for state in self._partitions.values():
+            state.retry_at = 0.0
+            if state.batch is not None:
+                state.batch.retry_at = 0.0
+
+    def _highwater(self, tp: TopicPartition) -> int | None:
+        try:
+            end: int | None = self._consumer.highwater(tp)
+        except IllegalStateError:  # it is changing hands
+            return None
+        return end
 
     def _pause_or_resume(self) -> None:
         limits = self._settings.batch
@@ -197,7 +216,9 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
                 for tp, batch in ended.items():
                     states[tp].finish()
                     self._tell_lag(tp, batch.end)
-            if batches and all(results) and all(state.known is not None for state in states.values()):
+            # Well only when nothing of any partition waits to be tried again.
+            failing = any(each.failures or (each.batch and each.batch.failures) for each in self._partitions.values())
+            if batches and all(results) and not failing and all(state.known is not None for state in states.values()):
                 self._health.well("store")
             self._health.well("kafka")
         except (CommitFailedError, IllegalStateError) as error:

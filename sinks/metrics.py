@@ -24,6 +24,7 @@ class Metrics:
         )
         self.rebalances = Counter(p + "rebalances", "Assignments of partitions", registry=registry)
         self.lag = Gauge(p + "lag_messages", "Messages not stored yet", ["topic", "partition"], registry=registry)
+        self.lag_seconds = Gauge(p + "lag_seconds", "Age of the oldest message not stored yet", registry=registry)
         self.waiting = Gauge(p + "waiting_bytes", "Compressed bytes waiting in memory", registry=registry)
         self.freshness = Histogram(
             p + "freshness_seconds",

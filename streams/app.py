@@ -43,6 +43,7 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from runtime import kafka_records
+from runtime.lag import Lag
 from runtime.log import Once
 from runtime.observe import Health
 from streams.hotspots import Hotspots
@@ -59,6 +60,7 @@ from streams.windows import PartitionWindows
 
 logger = logging.getLogger("perfstream.worker")
 
+_ANSWER_S, _SLOW_S = 6.0, 10.0
 KINDS = {RAW_PROFILES.name: (Hotspots, HOTSPOTS), RAW_LATENCIES.name: (Latencies, LATENCY_WINDOWS)}
 """Raw topic: (what is counted, result topic)."""
 
@@ -87,6 +89,10 @@ class Worker:
         self._begins: dict[TP, int] = {}
         self._ends: dict[TP, int] = {}
         self._ends_at = 0.0
+        self._late = Lag()
+        health.ask("flush", self._flush_trouble)
+        health.ask("lag", lambda: self._late.trouble(time.monotonic()))
+        metrics.lag_seconds.set_function(lambda: self._late.seconds(time.monotonic()))
         self._loading = asyncio.Lock()
         # Cleared while results wait for Kafka: read no more than what waits already.
         self._room = asyncio.Event()
@@ -186,6 +192,10 @@ class Worker:
 
     # -- publishing
 
+    def _flush_trouble(self) -> str:
+        since = time.monotonic() - self.alive_at
+        return f"a flush has not ended for {since:.0f} s; Kafka or this machine is slow" if since > _SLOW_S else ""
+
     async def _flusher(self) -> None:
         try:
             while not self.stopping.is_set():
@@ -210,13 +220,18 @@ class Worker:
         if now - self._ends_at >= 5 or not assigned <= self._ends.keys():
             self._ends_at = now
             try:
-                self._ends = await asyncio.wait_for(self._offsets.ends(assigned), 10)
+                self._ends = await asyncio.wait_for(self._offsets.ends(assigned), _ANSWER_S)
             except (KafkaError, TimeoutError) as error:
+                self.health.ill("kafka", f"Kafka does not say where the topics end: {error!r}")
                 self._once.warning("ends", f"Kafka does not say where the topics end: {error!r}")
                 return
+            self.health.well("kafka")
         for tp in assigned:
             await self._state(tp)
         self.behind = any(self._lag(tp, windows) > 0 for tp, windows in self._states.items())
+        for tp, windows in self._states.items():
+            self._late.observe(tp, windows.next_offset, windows.next_offset + self._lag(tp, windows), now)
+        self._late.keep(self._states)
 
     def _assigned(self) -> set[TP]:
         return {TP(*tp) for tp in self.app.consumer.assignment() if tp.topic.endswith(tuple(KINDS))}
@@ -260,8 +275,9 @@ class Worker:
     async def _acknowledged(self, pending: list[Any]) -> None:
         waiting = asyncio.gather(*pending)
         try:
-            await asyncio.wait_for(asyncio.shield(waiting), 10)
+            await asyncio.wait_for(asyncio.shield(waiting), _ANSWER_S)
         except TimeoutError:
+            self.health.ill("kafka", "Kafka does not acknowledge results")
             self._room.clear()
             await waiting
         finally:
@@ -298,6 +314,7 @@ class Worker:
         try:
             await asyncio.wait_for(thread.call_thread(commit), 30)
         except (KafkaError, TimeoutError) as error:
+            self.health.ill("kafka", f"Kafka takes no commit: {error!r}")
             # Nothing is lost: the next flush commits more, or the partition's next owner starts further back.
             self.metrics.commit_failures.inc()
             self._once.warning("commit", f"commit failed, will be repeated: {error!r}")

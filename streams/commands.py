@@ -137,9 +137,11 @@ def run_worker(settings: WorkerSettings) -> None:
         PerfstreamError: it cannot start: settings, broker, topics.
     """
     from runtime import log
+    from runtime.memory import use_malloc
     from runtime.observe import Health, serve
 
     log.configure("worker", settings.log_level)
+    use_malloc()
     for noisy in ("aiokafka", "kafka", "faust", "mode"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     guard = Guard(settings.worker.stall_s)

@@ -38,6 +38,7 @@ class WorkerMetrics:
             name + "unpublished_rows", "Raw rows whose windows have not been published since.", _PER, registry=registry
         )
         self.lag = Gauge(name + "lag_messages", "Raw messages not yet taken in.", _PER, registry=registry)
+        self.lag_seconds = Gauge(name + "lag_seconds", "Age of the oldest message not taken in yet.", registry=registry)
         self.watermark_lag = Gauge(
             name + "watermark_lag_seconds", "Wall clock minus watermark.", _PER, registry=registry
         )

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streams.columns import Growing, Key, distinct
+from streams.pages import PagedTable
 from streams.schema.messages import OTHER
 from streams.schema.stacks import FIELD_SEPARATOR, FRAME_SEPARATOR, MAX_FIELD, UNKNOWN
 
@@ -39,7 +40,7 @@ class Vocabulary:
         self.slot_function = Growing(np.int64)
         self._group_ids: dict[Key, int] = {}
         self._function_ids: dict[str, int] = {OTHER: OTHER_ID}
-        self._slot_ids: dict[int, int] = {}
+        self._slot_ids = PagedTable()
         self._stack_ids: dict[int, int] = {}
         self._stack_start, self._stack_leaf = Growing(np.int64), Growing(np.int64)
         self._stack_start.extend([0])
@@ -53,7 +54,8 @@ class Vocabulary:
     def full(self) -> bool:
         """Return whether the bound on memory is reached."""
         frames = self._pair_slots.size + self._stack_functions.size
-        return self.slot_group.size > self.max_slots or frames > self.max_frames
+        cells = self._slot_ids.cells
+        return self.slot_group.size > self.max_slots or frames > self.max_frames or cells > 16 * self.max_slots + 4096
 
     def group(self, key: Key) -> int:
         """Return the number of a group."""
@@ -73,17 +75,18 @@ class Vocabulary:
 
     def slots(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the slots of ``group << 32 | function`` keys, making new ones."""
-        used = distinct(keys)
-        get = self._slot_ids.get
-        found = np.array([get(key, -1) for key in used.tolist()], np.int64)
-        new = np.flatnonzero(found < 0)
-        if len(new):
-            found[new] = np.arange(self.slot_group.size, self.slot_group.size + len(new))
-            fresh = used[new]
-            self._slot_ids.update(zip(fresh.tolist(), found[new].tolist(), strict=True))
+        groups, functions = keys >> _SHIFT, keys & ((1 << _SHIFT) - 1)
+        found = self._slot_ids.get(groups, functions)
+        new = found < 0
+        if new.any():
+            fresh = distinct(keys[new])
+            first = self.slot_group.size
             self.slot_group.extend(fresh >> _SHIFT)
             self.slot_function.extend(fresh & ((1 << _SHIFT) - 1))
-        return found[np.searchsorted(used, keys)]
+            numbers = np.arange(first, first + len(fresh))
+            self._slot_ids.put(self.slot_group.view[first:], self.slot_function.view[first:], numbers)
+            found[new] = self._slot_ids.get(groups[new], functions[new])
+        return found
 
     def other_slot(self, group: int) -> int:
         """Return the slot of a group's remainder."""

@@ -4,8 +4,8 @@
 // Two buffers: user space switches `control[BUFFER]`, waits until nobody uses the other one, and drains that.
 // So no count is ever added to an element that has been read: what was drained plus what was lost is what happened.
 //
-// With `control[SHIFT]` above 0 one event in 2^shift is taken, drawn at random, and counts 2^shift times: sums stay right
-// on average. The weight is drawn where an event begins and belongs to it, so a change between its ends does no harm.
+// With `control[SHIFT]` above 0 one event in 2^shift is taken, at random, and counts 2^shift times: sums stay right on
+// average. The weight is drawn where an event begins and belongs to it, so a change between its ends does no harm.
 #ifndef PERFSTREAM_LATENCY_H
 #define PERFSTREAM_LATENCY_H
 
@@ -25,6 +25,8 @@ BPF_HASH(hist_0, struct hist_key, struct hist_value, HIST_ENTRIES);
 BPF_HASH(hist_1, struct hist_key, struct hist_value, HIST_ENTRIES);
 enum { BUFFER, SHIFT, CONTROL_WORDS };
 BPF_ARRAY(control, u32, CONTROL_WORDS);
+struct gap { u32 left; u32 shift; };
+BPF_PERCPU_ARRAY(gaps, struct gap, 1);
 BPF_PERCPU_ARRAY(lost, u64, 1);
 BPF_TABLE("lru_hash", u32, struct name, names, 8192);
 
@@ -36,15 +38,29 @@ static __always_inline void count_lost(void)
         *counter += 1;
 }
 
-// How many events the one that begins now stands for; 0 when it is not taken.
+// How many events the one that begins now stands for; 0 when it is not taken. Not a draw for each event but for the gap
+// to the next one, whose mean is 2^shift: that costs a decrement, and the sums are right on average all the same.
 static __always_inline u32 draw_weight(void)
 {
-    int index = SHIFT;
+    int index = SHIFT, zero = 0;
     u32 *shift = control.lookup(&index);
     if (!shift || !*shift)
         return 1;
+    struct gap *gap = gaps.lookup(&zero);
+    if (!gap)
+        return 1;
     u32 weight = 1u << (*shift & 15);
-    return bpf_get_prandom_u32() & (weight - 1) ? 0 : weight;
+    if (gap->shift != *shift) {  // somewhere in a gap
+        gap->shift = *shift;
+        gap->left = bpf_get_prandom_u32() & (weight - 1);
+    }
+    if (gap->left) {
+        gap->left--;
+        return 0;
+    }
+    u32 drawn = bpf_get_prandom_u32();
+    gap->left = (drawn & (weight - 1)) + (drawn >> 16 & (weight - 1));
+    return weight;
 }
 
 static __always_inline void hist_bump(struct hist_value *value, u64 ns, u64 weight)

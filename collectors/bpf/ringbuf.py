@@ -8,6 +8,7 @@ up to 8; bit 31 of the header's length says "still being written", bit 30 "disca
 from __future__ import annotations
 
 import mmap
+import os
 import select
 from typing import Any
 
@@ -39,12 +40,19 @@ class RingBuffer:
                 "itemsize": self._stride,
             }
         )
+        self._fd = ring.fd
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll = select.epoll()
         self._poll.register(ring.fd, select.EPOLLIN)
+        self._poll.register(self._bell, select.EPOLLIN)
 
-    def wait(self, timeout_s: float) -> bool:
-        """Wait until there are records; returns whether there are."""
-        return bool(self._poll.poll(timeout_s))
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until there are records or ``wake`` is called; returns whether there are records."""
+        return any(fd == self._fd for fd, _ in self._poll.poll(timeout_s))
+
+    def wake(self) -> None:
+        """End every ``wait``, from now on; from any thread."""
+        os.eventfd_write(self._bell, 1)
 
     def read(self) -> NDArray[Any]:
         """Return a copy of all finished records, oldest first, and give their room back."""
@@ -65,6 +73,7 @@ class RingBuffer:
     def close(self) -> None:
         """Unmap it."""
         self._poll.close()
+        os.close(self._bell)
         del self._consumer, self._producer, self._data
         self._consumer_map.close()
         self._producer_map.close()

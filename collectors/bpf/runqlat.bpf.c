@@ -5,11 +5,16 @@
 #include "cost.h"
 #include "latency.h"
 
-struct slot { u64 since; u32 pid; u32 weight; };  // weight 0: it waits, but is not taken
+// since 0: it does not wait, or that wait is not taken. A thread that is woken again while it waits (it was preempted just
+// before it would have blocked) draws again: with sampling on, the rest of such a wait has a second chance.
+struct slot { u64 since; u32 pid; u32 weight; };
 BPF_ARRAY(slots, struct slot, SLOTS);
 
 static __always_inline void runnable(u64 task)
 {
+    u32 weight = draw_weight();
+    if (!weight)
+        return;
     u32 pid = load32(task, OFF_TASK_PID);
     int index = pid & (SLOTS - 1);
     struct slot *slot = slots.lookup(&index);
@@ -21,7 +26,7 @@ static __always_inline void runnable(u64 task)
         count_lost();
     }
     slot->pid = pid;
-    slot->weight = draw_weight();
+    slot->weight = weight;
     slot->since = bpf_ktime_get_ns();
 }
 
@@ -46,18 +51,18 @@ int tp_btf__sched_wakeup_new(u64 *ctx)
 
 static __always_inline void switched(u64 *ctx)
 {
-    u64 prev = ctx[1], next = ctx[2], now = bpf_ktime_get_ns();
-    u32 pid = load32(prev, OFF_TASK_PID);
+    u64 prev = ctx[1], next = ctx[2];
+    u32 pid = load32(prev, OFF_TASK_PID), weight;
     int index = pid & (SLOTS - 1);
     struct slot *slot;
     if (pid && (slot = slots.lookup(&index))) {
-        if (ctx[0] || !(u32)ctx[3]) {
+        if ((ctx[0] || !(u32)ctx[3]) && (weight = draw_weight())) {
             if (slot->since && slot->pid != pid)
                 count_lost();
             slot->pid = pid;
-            slot->weight = draw_weight();
-            slot->since = now;
-        } else if (slot->pid == pid) {
+            slot->weight = weight;
+            slot->since = bpf_ktime_get_ns();
+        } else if (slot->since && slot->pid == pid) {
             slot->since = 0;  // woken while it ran: that was no wait
         }
     }
@@ -65,10 +70,8 @@ static __always_inline void switched(u64 *ctx)
     index = pid & (SLOTS - 1);
     if (!pid || !(slot = slots.lookup(&index)) || slot->pid != pid || !slot->since)
         return;
-    s64 waited = now - slot->since;
+    s64 waited = bpf_ktime_get_ns() - slot->since;
     slot->since = 0;
-    if (!slot->weight)
-        return;
     u32 tgid = load32(next, OFF_TASK_FLAGS) & 0x00200000 ? 2 : load32(next, OFF_TASK_TGID);  // PF_KTHREAD
     if (waited < 0)
         waited = 0;

@@ -1,8 +1,7 @@
 /* Values counted by whole stacks, in two buffers: one is filled while the other is read.
  *
  * A stack is stored once, under a 64-bit hash of all its addresses, so that two stacks never share a count (a stack
- * map keeps one stack for each slot and loses the others). BCC rewrites map access in the main file only, so the maps
- * and their accessors stand there, below its include of this file. Sizes come as -D constants:
+ * map keeps one stack for each slot and loses the others). Sizes come as -D constants:
  *   STACKS  distinct stacks, and distinct counts, in one buffer
  *   FRAMES  frames of one stack, at most 127 (what the kernel walks)
  */
@@ -38,12 +37,37 @@ struct stack {
 enum { CONTROL_ACTIVE, CONTROL_THRESHOLD, CONTROL_PERIOD, CONTROL_SIZE };
 enum { LOST_STACKS, LOST_COUNTS, LOST_MISSED, LOST_SIZE };
 
-/* Given by the main file. */
-static __always_inline u64 *control_word(u32 index);
-static __always_inline u64 *lost_counter(u32 why);
-static __always_inline struct stack *scratch_stack(u32 index);
-static __always_inline int keep_stack(u64 buffer, u64 hash, struct stack *s); /* 0: it is there now */
-static __always_inline struct count_value *value_of(u64 buffer, struct count_key *key, struct count_value *fresh);
+BPF_HASH(counts0, struct count_key, struct count_value, STACKS);
+BPF_HASH(counts1, struct count_key, struct count_value, STACKS);
+BPF_HASH(stacks0, u64, struct stack, STACKS);
+BPF_HASH(stacks1, u64, struct stack, STACKS);
+BPF_ARRAY(control, u64, CONTROL_SIZE);
+BPF_ARRAY(lost, u64, LOST_SIZE);
+BPF_PERCPU_ARRAY(scratch, struct stack, 2);
+
+static __always_inline u64 *control_word(u32 index) { return control.lookup(&index); }
+static __always_inline u64 *lost_counter(u32 why) { return lost.lookup(&why); }
+static __always_inline struct stack *scratch_stack(u32 index) { return scratch.lookup(&index); }
+
+/* 0: it is there now */
+static __always_inline int keep_stack(u64 buffer, u64 hash, struct stack *s)
+{
+    if (buffer) {
+        if (stacks1.lookup(&hash))
+            return 0;
+        return stacks1.update(&hash, s) != 0;
+    }
+    if (stacks0.lookup(&hash))
+        return 0;
+    return stacks0.update(&hash, s) != 0;
+}
+
+static __always_inline struct count_value *value_of(u64 buffer, struct count_key *key, struct count_value *fresh)
+{
+    if (buffer)
+        return counts1.lookup_or_try_init(key, fresh);
+    return counts0.lookup_or_try_init(key, fresh);
+}
 
 static __always_inline void count_lost(u32 why)
 {

@@ -10,21 +10,19 @@ BPF_ARRAY(slots, struct slot, SLOTS);
 
 static __always_inline void entered(u64 *ctx)
 {
-    u64 id = bpf_get_current_pid_tgid();
 #ifdef TARGET_TGID
-    if (id >> 32 != TARGET_TGID)
+    if (bpf_get_current_pid_tgid() >> 32 != TARGET_TGID)
         return;
 #endif
+    // First, as it is what most calls cost on a node that samples. Of an earlier call nothing is left in the slot.
+    u32 weight = draw_weight();
+    if (!weight)
+        return;
+    u64 id = bpf_get_current_pid_tgid();
     int index = (u32)id & (SLOTS - 1);
     struct slot *slot = slots.lookup(&index);
     if (!slot)
         return;
-    u32 weight = draw_weight();
-    if (!weight) {
-        if (slot->pid == (u32)id)
-            slot->since = 0;
-        return;
-    }
     if (slot->since && slot->pid != (u32)id)
         count_lost();
     slot->pid = id;

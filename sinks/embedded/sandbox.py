@@ -27,8 +27,9 @@ _SYSTEM = (
     "/dev/urandom", "/dev/random", "/dev/null", "/sys/fs/cgroup", "/sys/devices/system", "/sys/kernel/mm",
     "/proc/meminfo", "/proc/stat", "/proc/cpuinfo", "/proc/loadavg", "/proc/uptime", "/proc/sys/kernel", "/proc/sys/vm",
 )  # fmt: skip
-# Not /proc/self as a whole: its environ may hold passwords.
-_OWN = ("stat", "statm", "status", "fd", "limits", "cgroup", "mounts", "mountinfo", "maps")
+# Not /proc/self as a whole: its environ may hold passwords. Without its auxv the engine looks for the auxiliary vector
+# behind the environment, which is no longer there once a variable has been set, and ends with a segmentation fault.
+_OWN = ("auxv", "stat", "statm", "status", "fd", "limits", "cgroup", "mounts", "mountinfo", "maps")
 _pins: list[int] = []
 """Descriptors that keep the inodes of ``/proc`` alive, to which the rules are bound."""
 

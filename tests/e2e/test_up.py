@@ -97,6 +97,34 @@ def test_up_measures_this_machine_restarts_what_dies_and_leaves_nothing_behind(r
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_without_capabilities_all_but_the_collectors_run_and_the_status_says_why(tmp_path):
+    process = subprocess.Popen(
+        ["setpriv", "--bounding-set=-all", "--inh-caps=-all",
+         *COMMAND, "up", "--free-ports", "--workdir", str(tmp_path)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        lines = []
+        for line in process.stdout:  # ends when the status says it, or with the process
+            lines.append(line)
+            if "run as root" in line:
+                break
+        said = " ".join("".join(lines).split())
+        assert (
+            "offcpu, runqlat, blockio, syscall, exec, exit, tcpconnect, tcpaccept, oomkill off: no permission" in said
+        )
+        assert "CAP_PERFMON and CAP_BPF missing" in said
+        for stage in ("kafka", "store", "sink", "worker"):
+            assert any(line.split()[:2] == [stage, "well"] for line in lines)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+        assert process.returncode == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
 def test_a_second_stack_in_the_same_directory_is_refused_in_one_line(tmp_path):
     import fcntl
 

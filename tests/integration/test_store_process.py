@@ -84,6 +84,13 @@ def test_a_deduplication_token_counts_once(store, database):
     assert number(store, f"SELECT count() FROM {table}") == 2 * 1009
 
 
+@pytest.mark.parametrize("variables", range(30, 90, 9))
+def test_it_starts_whatever_the_size_of_its_environment(start, variables):
+    """The engine once looked for the kernel's auxiliary vector behind the environment, and met something else."""
+    store = start("data", environ={f"X{number}": "y" * number for number in range(variables)})
+    assert store.post("SELECT 1").strip() == b"1"
+
+
 def test_sigterm_in_the_middle_and_the_data_is_there_again(start):
     store = start("data", prefix=UNPRIVILEGED)
     store.post("CREATE DATABASE kept")

@@ -312,7 +312,10 @@ async def test_windows_are_exact_and_bad_input_is_counted_and_stops_nothing(grou
     assert metric(process, "clamped_rows_total") == 31
     assert metric(process, "late_rows_total") > 0
     assert metric(process, "lag_messages{") == 0
-    assert json.loads(get(process, "/healthz")) == {"ok": True, "checks": {"progress": ""}}
+    assert json.loads(get(process, "/healthz")) == {
+        "ok": True,
+        "checks": dict.fromkeys(("progress", "kafka", "flush", "lag"), ""),
+    }
     lines = [json.loads(line) for line in process.log.read_text().splitlines()]
     skipped = [line for line in lines if "record skipped" in line["message"]]
     assert len(skipped) == 3  # once for each topic and reason, with the place

@@ -43,3 +43,11 @@ def test_a_check_that_is_ill_without_a_reason_is_still_ill():
     health = Health()
     health.ill("store", "")
     assert health.state() == (False, {"store": "unwell"})
+
+
+def test_a_check_can_be_asked_at_each_look():
+    health, reasons = Health(), [""]
+    health.ask("kafka", lambda: reasons[0])
+    assert health.state() == (True, {"kafka": ""})
+    reasons[0] = "away"
+    assert health.state() == (False, {"kafka": "away"})
