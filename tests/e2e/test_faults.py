@@ -211,7 +211,7 @@ def held(client):
 
 async def published(kafka):
     """Return the sums over all raw messages."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka)
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, auto_offset_reset="earliest")
     await consumer.start()
     sums = Counter(dict.fromkeys(("profile rows", "value", "messages", "lost", "event rows"), 0))
     try:
@@ -220,7 +220,6 @@ async def published(kafka):
                 at = TopicPartition(topic.name, number)
                 consumer.assign([at])
                 (end,) = (await consumer.end_offsets([at])).values()
-                await consumer.seek_to_beginning(at)
                 while await consumer.position(at) < end:
                     for record in (await consumer.getmany(at, timeout_ms=500)).get(at, []):
                         schema, interval, batch = codec.decode(record.headers, record.value, schema_of(topic.name))
