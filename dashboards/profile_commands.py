@@ -48,11 +48,14 @@ def printing(command: F) -> F:
 rows_option = click.option("-n", "n", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Rows.")
 
 
-def prepare(given: dict[str, Any], kind: str = "") -> tuple[Store, Selection]:
-    """Return the store and the selection of a command that ``selecting`` made; ``kind`` is the profile type."""
+def prepare(given: dict[str, Any], kind: str = "", more: tuple[str, ...] = ()) -> tuple[Store, Selection]:
+    """Return the store and the selection of a command that ``selecting`` made; ``kind`` is the profile type.
+
+    ``more`` are the labels that its matcher may name beside those of the identity.
+    """
     labels = {name: given[name] for name in ("service", "version", "namespace", "node")}
     times = {name: given[name] for name in ("since", "start", "end")}
-    wanted = selection.make(given["matcher"], type=kind, **times, **labels)
+    wanted = selection.make(given["matcher"], type=kind, more=more, **times, **labels)
     return connect(given["dsn"]), wanted
 
 
@@ -134,7 +137,7 @@ def latency(form: str, n: int, probe: str | None, operation: str | None, **given
 
     Whole windows are counted: those that start in the time range.
     """
-    store, wanted = prepare(given)
+    store, wanted = prepare(given, more=("probe", "operation"))
     wanted = wanted.also(probe=probe, operation=operation)
     with show.waiting("reading the latency windows"):
         rows = reading.latency(store, wanted, n)
@@ -149,7 +152,7 @@ def latency(form: str, n: int, probe: str | None, operation: str | None, **given
 @printing
 def events(form: str, n: int, kind: str | None, **given: Any) -> None:  # noqa: ANN401
     """Count node events (exec, connect, OOM kill, ...) by kind and service."""
-    store, wanted = prepare(given)
+    store, wanted = prepare(given, more=("kind",))
     wanted = wanted.also(kind=kind)
     with show.waiting("reading the events"):
         rows = reading.events(store, wanted, n)

@@ -1,7 +1,9 @@
-"""Selections: which profiles or latencies, of whom, when. The same everywhere, compiled to bound parameters only.
+r"""Selections: which profiles or latencies, of whom, when. The same everywhere, compiled to bound parameters only.
 
 A matcher is ``service{label="value", other=~"regex"}`` with ``=``, ``!=``, ``=~`` and ``!~``; regular expressions are
-RE2 and match the whole value, as in PromQL. Labels are the identity columns and nothing else.
+RE2 and match the whole value, as in PromQL. Labels are the identity columns, and what a table has besides (a latency's
+probe). In quotes a backslash stands before a quote or a backslash, and makes ``\n``, ``\r`` and ``\t``; before anything
+else it stays, so that ``"\d+"`` need not be written twice. Between backticks everything is as it stands.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ _CONDITIONS = {
     "!~": "NOT match({label}, {{{name}:String}})",
 }
 _BEYOND_RE2 = re.compile(r"(\\[1-9]|\(\?(?:<?[=!]|[>(]|P=))|\\.", re.DOTALL)
+# What RE2 knows and Python's parser does not; each is replaced by as many characters that mean something to both.
+_ONLY_RE2 = re.compile(r"(\\[pP](?:\{\^?\w+\}|[A-Za-z])|\\[zCQE])|\\.", re.DOTALL)
+_ESCAPES = {'"': '"', "'": "'", "\\": "\\", "n": "\n", "r": "\r", "t": "\t"}
 _MAX_LENGTH = 4096
 
 
@@ -82,20 +87,21 @@ def _milliseconds(when: datetime) -> int:
     return round(when.timestamp() * 1000)
 
 
-def parse_matcher(text: str) -> tuple[Match, ...]:
-    """Return the conditions of a matcher such as ``myapp{version="v1.0", node=~"a.*"}``.
+def parse_matcher(text: str, labels: tuple[str, ...] = IDENTITY) -> tuple[Match, ...]:
+    """Return the conditions of a matcher such as ``myapp{version="v1.0", node=~"a.*"}`` over these labels.
 
     Raises:
         UsageError: it cannot be read; the message points at the character.
     """
     if len(text) > _MAX_LENGTH:
         raise UsageError(f"the selection is longer than {_MAX_LENGTH} characters")
-    return _Parser(text).parse()
+    return _Parser(text, labels).parse()
 
 
 class _Parser:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, labels: tuple[str, ...]) -> None:
         self._text = text
+        self._labels = labels
         self._at = 0
 
     def parse(self) -> tuple[Match, ...]:
@@ -133,8 +139,8 @@ class _Parser:
         found = re.compile(r"[A-Za-z_][A-Za-z0-9_]*").match(self._text, self._at)
         if found is None:
             self._fail("expected a label" if self._at < len(self._text) else "expected '}'")
-        if found[0] not in IDENTITY:
-            self._fail(f"unknown label '{found[0]}'; known: {', '.join(IDENTITY)}")
+        if found[0] not in self._labels:
+            self._fail(f"unknown label '{found[0]}'; known: {', '.join(self._labels)}")
         self._at = found.end()
         self._space()
         operator = next((op for op in OPERATORS if self._text.startswith(op, self._at)), None)
@@ -142,44 +148,47 @@ class _Parser:
             self._fail("expected one of = != =~ !~")
         self._at += len(operator)
         self._space()
-        start = self._at
-        value = self._string()
+        value, places = self._string()
         if "~" in operator:
-            self._expression(value, start + 1)
+            self._expression(value, places)
         return Match(found[0], operator, value)
 
-    def _expression(self, value: str, start: int) -> None:
+    def _expression(self, value: str, places: list[int]) -> None:
         """Refuse what is no regular expression, and what RE2 does not know, at its character."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of what may mean something else in a later Python
-                re.compile(value)
+                re.compile(_ONLY_RE2.sub(lambda found: "x" * len(found[0]) if found[1] else found[0], value))
         except re.error as error:
-            self._at = start + min(error.pos or 0, len(value))
+            self._at = places[min(error.pos or 0, len(value))]
             self._fail(f"not a regular expression: {error.msg}")
         for found in _BEYOND_RE2.finditer(value):
             if found[1]:
-                self._at = start + found.start()
+                self._at = places[found.start()]
                 self._fail("not a regular expression of RE2, which has no look-around and no back-references")
 
-    def _string(self) -> str:
+    def _string(self) -> tuple[str, list[int]]:
+        """Return a value and where each of its characters, and its end, stands in the text."""
         quote = self._peek()
-        if quote not in ('"', "'"):
+        if quote not in ('"', "'", "`"):
             self._fail("expected a value in quotes")
         start = self._at
         self._at += 1
-        value = []
+        value, places = [], []
         while (character := self._peek()) != quote:
-            if character == "\\" and self._text[self._at + 1 : self._at + 2] in ('"', "'", "\\"):
-                self._at += 1
-                character = self._peek()
-            elif not character:
+            if not character:
                 self._at = start
                 self._fail("this quote is not closed")
+            places.append(self._at)
+            escaped = _ESCAPES.get(self._text[self._at + 1 : self._at + 2]) if quote != "`" else None
+            if character == "\\" and escaped:
+                self._at += 1
+                character = escaped
             value.append(character)
             self._at += 1
+        places.append(self._at)
         self._at += 1
-        return "".join(value)
+        return "".join(value), places
 
     def _peek(self) -> str:
         return self._text[self._at : self._at + 1]
@@ -189,7 +198,8 @@ class _Parser:
             self._at += 1
 
     def _fail(self, what: str) -> NoReturn:
-        raise UsageError(f"{what}, at character {self._at + 1}:\n  {self._text}\n  {' ' * self._at}^")
+        shown = "".join(c if c.isprintable() else " " for c in self._text)  # one line, whatever stands in it
+        raise UsageError(f"{what}, at character {self._at + 1}:\n  {shown}\n  {' ' * self._at}^")
 
 
 def duration(text: str) -> timedelta:
@@ -233,9 +243,12 @@ def make(
     start: str = "",
     end: str = "",
     now: datetime | None = None,
+    more: tuple[str, ...] = (),
     **labels: str | None,
 ) -> Selection:
     """Return a selection from what a command was given; the default is the last 15 minutes of CPU time.
+
+    ``more`` are the labels that a matcher may name beside those of the identity.
 
     Raises:
         UsageError: a part cannot be read, or the range is empty.
@@ -250,4 +263,4 @@ def make(
     unknown = sorted(set(labels) - set(IDENTITY))
     if unknown:
         raise UsageError(f"unknown label '{unknown[0]}'; known: {', '.join(IDENTITY)}")
-    return Selection(begin, until, type, parse_matcher(matcher) if matcher else ()).also(**labels)
+    return Selection(begin, until, type, parse_matcher(matcher, (*IDENTITY, *more)) if matcher else ()).also(**labels)

@@ -97,6 +97,8 @@ def test_n_rows_are_the_largest_and_the_table_says_what_they_hold(ask, run, know
         ('{namespace!="prod"}', {"namespace": "jobs"}),
         ('batch{version=""}', {"service": "batch"}),
         ('{pod="batc-0"}', {"service": "batch"}),
+        ("{pod=~`bat\\w-\\d`}", {"service": "batch"}),
+        ('{service=~"\\\\p{Ll}+", version=""}', {"service": "batch"}),
     ],
 )
 def test_matchers_select_exactly(ask, known, matcher, labels):
@@ -199,6 +201,7 @@ def test_latency_quantiles_are_those_of_the_merged_histogram(ask, known):
             assert row[f"p{q * 100:.0f}_ns"] == quantile(buckets, counts.astype(np.uint64), q)
             assert row[f"p{q * 100:.0f}_ns"] == pytest.approx(np.quantile(values, q, method="inverted_cdf"), rel=0.032)
     assert [row["operation"] for row in ask("latency", "--probe", "syscall")] == ["write", "read"]
+    assert [row["probe"] for row in ask("latency", '{probe!~"syscall|runqlat", operation=""}')] == ["tcpconnect"]
     assert [row["probe"] for row in ask("latency", 'batch{node="node-a"}', "-n", "1")] == ["blockio"]
 
 
@@ -208,6 +211,7 @@ def test_events_are_counted(ask, run, known):
         ("exec", 13, 0), ("tcpconnect", 7, 3), ("oomkill", 2, 0),
     ]  # fmt: skip
     assert len(ask("events", "--kind", "oomkill")) == 1
+    assert [row["kind"] for row in ask("events", '{kind=~"tcp.*", service!="x"}')] == ["tcpconnect"]
     code, _out, err = run("profile", "events", "--kind", "exce", *known.times, "--dsn", known.dsn)
     assert code == 0
     assert err.startswith('no events for {kind="exce"} from ')

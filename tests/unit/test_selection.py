@@ -29,6 +29,9 @@ NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
         ("{service='it\\'s'}", [("service", "=", "it's")]),
         ('{service=~"a\\\\.b[0-9]+"}', [("service", "=~", "a\\.b[0-9]+")]),
         ('{service="}, x"}', [("service", "=", "}, x")]),
+        (r'{service="a\tb\n"}', [("service", "=", "a\tb\n")]),
+        (r"{service=`a\tb\"'`}", [("service", "=", "a\\tb\\\"'")]),
+        (r'{service=~"\d+\pL\p{Greek}\z"}', [("service", "=~", "\\d+\\pL\\p{Greek}\\z")]),
     ],
 )  # fmt: skip
 def test_matchers(text, matches):
@@ -54,6 +57,8 @@ def test_matchers(text, matches):
         ('{node=~"[[a"}', 9, "not a regular expression: unterminated"),
         ('{node=~"ab(?=c)"}', 11, "not a regular expression of RE2"),
         (r'{node!~"(a)\1"}', 12, "not a regular expression of RE2"),
+        (r'{node=~"a\\\\b(c"}', 15, "not a regular expression: missing )"),
+        ("{node=`x}", 7, "this quote is not closed"),
     ],
 )
 def test_a_mistake_points_at_its_character(text, at, message):
@@ -64,6 +69,18 @@ def test_a_mistake_points_at_its_character(text, at, message):
     assert first.endswith(f"at character {at}:")
     assert shown == f"  {text}"
     assert arrow == " " * (at + 1) + "^"
+
+
+def test_the_arrow_stays_in_place_when_the_text_has_line_feeds():
+    with pytest.raises(UsageError) as caught:
+        parse_matcher('shop{\nversion\t"x"}')
+    assert str(caught.value).split("\n")[1:] == ['  shop{ version "x"}', "                ^"]
+
+
+def test_a_table_may_have_labels_of_its_own():
+    assert parse_matcher('{probe=~"tcp.*"}', (*IDENTITY, "probe")) == (Match("probe", "=~", "tcp.*"),)
+    with pytest.raises(UsageError, match="unknown label 'probe'"):
+        parse_matcher('{probe="runqlat"}')
 
 
 def test_a_matcher_has_a_bounded_length():
