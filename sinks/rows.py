@@ -7,7 +7,7 @@ indices are never turned into strings.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +42,8 @@ class Message:
     interval: Interval
     batch: pa.RecordBatch
     clamped: int = 0
+    stacks: pa.StructArray | None = None
+    """Of a profile without texts (``lean``): the stacks (id, frames) that no message before it in its batch had."""
 
 
 def decode(
@@ -69,18 +71,26 @@ def _bounded(times: NDArray[np.int64], append_ns: int) -> None:
         raise CorruptRecordError("a window is more than 40 days before the broker's append time, or a day after it")
 
 
+def lean(message: Message, seen: set[int]) -> Message:
+    """Return a profile message whose rows name their stacks by id, with the texts of those that are not in ``seen``.
+
+    The texts are most of a message, and the messages of a batch repeat each other's: 500,000 rows are 350 MB with them
+    and 50 MB without. ``seen`` takes in what is new.
+    """
+    column = message.batch.column("stack")
+    entries = column.dictionary
+    ids = entries.field("id")
+    fresh = set(ids.to_pylist()) - seen
+    seen |= fresh
+    keep = np.isin(ids.to_numpy(), np.fromiter(fresh, np.uint64, len(fresh)))
+    rows = message.batch.drop_columns(["stack"]).append_column("stack_id", ids.take(column.indices))
+    return replace(message, batch=rows, stacks=entries.filter(pa.array(keep)))
+
+
 def samples(messages: Sequence[Message]) -> pa.Table:
-    """Rows of ``samples`` from profile messages, in the order of the messages."""
-    ids = [stack_ids(m.batch).take(m.batch.column("stack").indices) for m in messages]
-    table = _concatenated(messages, drop="stack")
-    return _with_identity(messages, table, "time", _ms(table["time_ns"])).append_column(
-        "stack_id", pa.chunked_array(ids, pa.uint64()).combine_chunks()
-    )
-
-
-def stack_ids(batch: pa.RecordBatch) -> pa.UInt64Array:
-    """Return the ids in the stack dictionary of a profile batch, one for each entry of the dictionary."""
-    return batch.column("stack").dictionary.field("id")
+    """Rows of ``samples`` from lean profile messages, in the order of the messages."""
+    table = _concatenated(messages)
+    return _with_identity(messages, table, "time", _ms(table["time_ns"]))
 
 
 def events(messages: Sequence[Message]) -> pa.Table:
@@ -133,9 +143,8 @@ def intervals(messages: Sequence[Message]) -> pa.Table:
     )
 
 
-def _concatenated(messages: Sequence[Message], drop: str = "") -> pa.Table:
-    batches = [m.batch.drop_columns([drop]) if drop else m.batch for m in messages]
-    table = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks()
+def _concatenated(messages: Sequence[Message]) -> pa.Table:
+    table = pa.Table.from_batches([m.batch for m in messages]).unify_dictionaries().combine_chunks()
     columns = [_distinct(c.combine_chunks()) if pa.types.is_dictionary(c.type) else c for c in table.columns]
     return pa.table(columns, names=table.column_names)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sinks.rows import Message, stack_ids
+from sinks.rows import Message
 from streams.schema import stacks as text
 
 DAY_S = 86_400
@@ -54,23 +54,19 @@ class KnownStacks:
 
 
 def missing(messages: Sequence[Message], known: KnownStacks, now_s: int) -> tuple[pa.Table | None, set[int]]:
-    """Return the rows of ``stacks`` that the store lacks (None: none), and their ids."""
-    ids_of = [stack_ids(m.batch).to_numpy() for m in messages]
-    if not ids_of:
+    """Return the rows of ``stacks`` that the store lacks (None: none), and their ids. The messages are lean."""
+    parts = [m.stacks for m in messages if m.stacks is not None]
+    if not parts:
         return None, set()
-    wanted = known.unknown(np.concatenate(ids_of).tolist())
+    entries = pa.concat_arrays(parts)
+    ids = entries.field("id").to_numpy()
+    wanted = known.unknown(ids.tolist())
     if not wanted:
         return None, wanted
-    left = np.fromiter(wanted, np.uint64, len(wanted))
-    id_parts, frame_parts = [], []
-    for ids, message in zip(ids_of, messages, strict=True):
-        keep = pa.array(np.isin(ids, left))
-        id_parts.append(pa.array(ids).filter(keep))
-        frame_parts.append(message.batch.column("stack").dictionary.field("frames").filter(keep))
-    ids_all = pa.concat_arrays(id_parts)
-    frames = pa.concat_arrays(frame_parts)
-    _, first = np.unique(ids_all.to_numpy(), return_index=True)
-    return columns(ids_all.take(pa.array(first)), frames.take(pa.array(first)), now_s), wanted
+    _, first = np.unique(ids, return_index=True)
+    first = first[np.isin(ids[first], np.fromiter(wanted, np.uint64, len(wanted)))]
+    entries = entries.take(pa.array(first))
+    return columns(entries.field("id"), entries.field("frames"), now_s), wanted
 
 
 def columns(ids: pa.UInt64Array, frames: pa.StringArray, now_s: int) -> pa.Table:

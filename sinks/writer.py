@@ -52,7 +52,7 @@ class Decoded:
 def decode(batch: Batch) -> Decoded:
     """Decode all records of a batch. The answer depends on the records only, so a repeat gives the same."""
     good: dict[str, list[Message]] = defaultdict(list)
-    bad = []
+    bad, seen = [], set[int]()
     for record in batch.records:
         try:
             message = rows.decode(
@@ -61,7 +61,7 @@ def decode(batch: Batch) -> Decoded:
         except SchemaError as error:
             bad.append(Bad(record, error.reason, str(error)))
         else:
-            good[message.schema].append(message)
+            good[message.schema].append(rows.lean(message, seen) if message.schema == "profile" else message)
     return Decoded(good, bad)
 
 

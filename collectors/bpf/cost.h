@@ -8,7 +8,7 @@
 #ifndef COST_EVERY
 #define COST_EVERY 61
 #endif
-#define COST_ENTRY 12      // ns: getting into a program and out again; what reading the clock takes is in the time already
+#define COST_ENTRY 25      // ns: getting into a program and out again, so that the sum is that of the account
 #define COST_MOST 1000000  // ns; a run that took longer was interrupted by something else
 
 struct cost { u64 left; u64 ns; };

@@ -46,6 +46,12 @@ def cpu_seconds(instance: Stack, names: tuple[str, ...] = ("worker", "sink", "st
     return total / TICKS
 
 
+def memory(instance: Stack, name: str) -> float:
+    """Return the resident memory of a stage in MB."""
+    text = Path(f"/proc/{instance.stages[name].pid}/status").read_text()
+    return int(text.split("VmRSS:")[1].split()[0]) * 1024 / 1e6
+
+
 def connect(addresses: Endpoints) -> Any:
     import clickhouse_connect
 

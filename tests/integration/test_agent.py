@@ -178,6 +178,52 @@ def test_kafka_away_is_told_and_nothing_is_lost(tmp_path, own_broker, unique):
     assert sum(i.lost for i in found) == 0
 
 
+CALLER = """
+import os, sys, time
+print("ready", flush=True)
+sys.stdin.readline()
+calls, began = 0, time.monotonic()
+while not os.path.exists(sys.argv[1]):  # 100,000 calls a second
+    for _ in range(1000):
+        os.getppid()
+    calls += 1000
+    time.sleep(max(0, began + calls / 100_000 - time.monotonic()))
+print('{"calls": %d}' % calls, flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_over_its_budget_it_samples_says_so_and_the_sums_stay_right(tmp_path, broker, topics, unique):
+    cores = 0.025  # at full effort so many calls cost more, at the least effort less
+    percent = cores * 100 / len(os.sched_getaffinity(0))
+    agent = Agent(
+        tmp_path, broker.address, unique,
+        PERFSTREAM_AGENT_COLLECTORS="syscall", PERFSTREAM_AGENT_BUDGET_PERCENT=str(percent),
+    )  # fmt: skip
+    service, enough = f"svc-{unique}", tmp_path / "enough"
+    with agent.running() as process, Known(sys.executable, "-c", CALLER, enough, service=service) as program:
+        program.go()
+        agent.until(lambda: agent.metrics()['perfstream_agent_effort{collector="syscall"}'] < 1)
+        used = []
+        for _ in range(8):
+            time.sleep(1)
+            used.append(agent.metrics()["perfstream_agent_budget_used"])
+        enough.touch()
+        calls = program.answer()["calls"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    rows = [
+        row for _, _, batch in everything(broker, topics) for row in batch.to_pylist()
+        if row["service"] == service and row["operation"] == "getppid"
+    ]  # fmt: skip
+    periods = [row["period"] for row in sorted(rows, key=lambda row: row["time_ns"])]
+    assert periods[0] == 1
+    assert periods[-1] > 1
+    assert sorted(used)[2] < 1.1, f"it does not keep to its budget: {used}"
+    # Gaps are drawn, so the count has at most the variance of one draw for each call.
+    assert abs(sum(row["count"] for row in rows) - calls) < 5 * (calls * max(periods)) ** 0.5
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "status", "says"),
     [

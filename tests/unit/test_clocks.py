@@ -98,7 +98,7 @@ def test_worker_and_sink_put_any_clock_into_the_same_windows_and_into_few_days(m
         value, headers = codec.encode("profile", profile(times, values), interval)
         message = rows.decode("perfstream.raw.profiles", 0, offset, append_ns, headers, value)
         clamped += message.clamped
-        table = rows.samples([message])
+        table = rows.samples([rows.lean(message, set())])
         accounts = rows.intervals([message])
         for when, amount in zip(table["time"].to_pylist(), table["value"].to_pylist(), strict=True):
             stored[int(when.timestamp()) // 60 * 60] += amount

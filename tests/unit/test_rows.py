@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sinks import rows, tables
+from sinks import rows, stacks, tables
 from streams.schema import codec
 from streams.schema.errors import CorruptRecordError
 from streams.schema.messages import HOTSPOT, PROFILE, STACK, TEXT, Interval
@@ -39,7 +39,24 @@ def message(batch, node="n", offset=3, schema="profile", **more):
     interval = Interval("cpu", "c", node, "p", 4, NOW, NOW + 5, events=11, lost=2, **more)
     value, headers = codec.encode(schema, batch, interval)
     topic = f"prefix.perfstream.{'raw.profiles' if schema == 'profile' else 'windows.hotspots'}"
-    return rows.decode(topic, 1, offset, NOW, headers, value)
+    decoded = rows.decode(topic, 1, offset, NOW, headers, value)
+    return rows.lean(decoded, set()) if schema == "profile" else decoded
+
+
+def test_a_lean_message_has_the_texts_of_stacks_that_its_batch_has_not_seen():
+    interval = Interval("cpu", "c", "n", "p", 4, NOW, NOW + 5, events=11)
+    seen, found = set(), []
+    for ids in ((7, 9), (9, 5, 5)):
+        value, headers = codec.encode("profile", profile([NOW] * 3, text(["a"] * 3), ids=ids), interval)
+        found.append(rows.lean(rows.decode("perfstream.raw.profiles", 0, 1, NOW, headers, value), seen))
+    assert [one.batch.column("stack_id").to_pylist() for one in found] == [[7, 9, 7], [9, 5, 5]]
+    assert [one.stacks.field("id").to_pylist() for one in found] == [[7, 9], [5, 5]]
+    assert seen == {5, 7, 9}
+    known = stacks.KnownStacks()
+    known.unknown([])  # the day begins
+    known.stored([9])
+    table, ids = stacks.missing(found, known, 5)
+    assert (ids, table["stack_id"].to_pylist(), table["functions"].to_pylist()) == ({5, 7}, [5, 7], [["f5"], ["f7"]])
 
 
 def test_samples_of_several_messages_keep_their_order_identity_and_stacks():
