@@ -234,23 +234,40 @@ class _Decoder:
         # Leaf first in the profile, root first in the contract: each sample's frames are turned around.
         turned = np.repeat(offsets[:-1] + offsets[1:] - 1, depth) - np.arange(total)
         flat = flat[turned]
-        if int(pc.binary_length(texts).to_numpy()[flat].sum()) + total > MAX_TEXT:
-            raise CorruptRecordError(f"the profile's stacks are longer than {MAX_TEXT >> 20} MB as text")
-        normal = np.all((depth > 0) & (depth <= stacks.MAX_FRAMES))
-        joined = pc.binary_join(
-            pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), texts.take(pa.array(flat))),
-            stacks.FRAME_SEPARATOR,
-        )
-        encoded = joined.dictionary_encode()
-        result = encoded.dictionary.to_pylist()
-        which = encoded.indices.to_numpy().astype(np.int64)
-        if not normal or longest(encoded.dictionary) > stacks.MAX_STACK_BYTES:
-            # No frames, or too many of them, or too long: what becomes equal is one stack.
-            mended = [stacks.join(text.split(stacks.FRAME_SEPARATOR)) or stacks.frame_text("") for text in result]
-            number = {text: i for i, text in enumerate(dict.fromkeys(mended))}
-            which = np.array([number[text] for text in mended], np.int64)[which]
-            result = list(number)
-        return result, which
+        return joined(flat, depth, texts)
+
+
+def joined(
+    flat: NDArray[np.int64], depth: NDArray[np.int64], texts: pa.StringArray
+) -> tuple[list[str], NDArray[np.int64]]:
+    """Return (distinct stack texts, the stack of each sample).
+
+    Args:
+        flat: the samples' frames one after the other, root first, as places in ``texts``.
+        depth: how many frames each sample has.
+        texts: the distinct frames.
+
+    Raises:
+        CorruptRecordError: the texts would be longer than ``MAX_TEXT``.
+    """
+    if int(pc.binary_length(texts).to_numpy()[flat].sum()) + len(flat) > MAX_TEXT:
+        raise CorruptRecordError(f"the profile's stacks are longer than {MAX_TEXT >> 20} MB as text")
+    normal = np.all((depth > 0) & (depth <= stacks.MAX_FRAMES))
+    offsets = np.concatenate(([0], np.cumsum(depth)))
+    listed = pc.binary_join(
+        pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), texts.take(pa.array(flat))),
+        stacks.FRAME_SEPARATOR,
+    )
+    encoded = listed.dictionary_encode()
+    result = encoded.dictionary.to_pylist()
+    which = encoded.indices.to_numpy().astype(np.int64)
+    if not normal or longest(encoded.dictionary) > stacks.MAX_STACK_BYTES:
+        # No frames, or too many of them, or too long: what becomes equal is one stack.
+        mended = [stacks.join(text.split(stacks.FRAME_SEPARATOR)) or stacks.frame_text("") for text in result]
+        number = {text: i for i, text in enumerate(dict.fromkeys(mended))}
+        which = np.array([number[text] for text in mended], np.int64)[which]
+        result = list(number)
+    return result, which
 
 
 def _find(ids: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.int64]:
