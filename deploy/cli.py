@@ -14,6 +14,7 @@ COMMANDS = {
     "up": ("deploy.stack.command", "up", "Run the whole stack on this machine, with live status."),
     "demo": ("deploy.demo.command", "demo", "Run the stack around a known workload and check what it measured."),
     "agent": ("collectors.commands", "agent", "Run the node agent: eBPF collectors and scrapers to Kafka."),
+    "ingest": ("collectors.ingest.command", "ingest", "Receive profiles that programs push (Pyroscope's protocols)."),
     "scrape": ("collectors.scrapers.command", "scrape", "Scrape one pprof endpoint and show its functions."),
     "gadget": ("collectors.gadget.command", "gadget", "Trace, profile or watch this machine live."),
     "topics": ("streams.commands", "topics", "Create and check the Kafka topics."),

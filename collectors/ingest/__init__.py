@@ -1,0 +1,1 @@
+"""The push endpoint: profiles that programs send by themselves, with the clients that people have."""

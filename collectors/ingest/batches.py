@@ -1,0 +1,119 @@
+"""Many small profiles to one message: rows of the contract, each stack once.
+
+A message costs its readers about as much as a thousand rows, so what arrives together travels together. Cost: well
+under a millisecond for a profile of 1,000 rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from collectors.scrapers.rows import Columns
+from streams.schema.messages import PROFILE, WORKLOAD
+
+MAX_ROWS = 100_000
+MAX_TEXT = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One series as it is published. ``dropped`` counts the values that are none: negative ones."""
+
+    identity: dict[str, str]
+    columns: Columns
+    start_ns: int
+    end_ns: int
+    kind: NDArray[np.int64]
+    stack: NDArray[np.int64]
+    text_bytes: int
+    dropped: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Return how many rows it becomes."""
+        return len(self.kind)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Return (cluster, node): what a message may hold of."""
+        return self.identity["cluster"], self.identity["node"]
+
+    @property
+    def bytes(self) -> int:
+        """Return about how much memory it holds."""
+        return self.text_bytes + 64 * len(self.columns.texts) + 16 * self.columns.values.size + 16 * self.rows
+
+
+def piece(identity: dict[str, str], columns: Columns, start_ns: int, end_ns: int) -> Piece:
+    """Return a series ready to be published; zeros make no row, negative values are dropped and counted."""
+    kind, stack = np.nonzero(columns.values.T > 0)
+    dropped = int(np.count_nonzero(columns.values < 0))
+    return Piece(identity, columns, start_ns, end_ns, kind, stack, sum(map(len, columns.texts)), dropped)
+
+
+def split(one: Piece) -> list[Piece]:
+    """Return a series as pieces within a message's bounds; the first carries ``dropped``."""
+    if one.rows <= MAX_ROWS and one.text_bytes <= MAX_TEXT:
+        return [one]
+    order = np.argsort(one.stack, kind="stable")
+    lengths = np.fromiter((len(text) for text in one.columns.texts), np.int64, len(one.columns.texts))
+    before = np.concatenate(([0], np.cumsum(lengths)))
+    out: list[Piece] = []
+    begin = 0
+    while begin < len(order):
+        room = before[one.stack[order[begin]]] + MAX_TEXT
+        end = min(begin + MAX_ROWS, int(np.searchsorted(before[one.stack[order] + 1], room, side="right")))
+        at = order[begin : max(end, begin + 1)]
+        used, stack = np.unique(one.stack[at], return_inverse=True)
+        c = one.columns
+        part = Columns(c.ids[used], [c.texts[i] for i in used.tolist()], c.types, c.units, c.periods, c.values[used],
+                       c.events[used])  # fmt: skip
+        out.append(
+            Piece(one.identity, part, one.start_ns, one.end_ns, one.kind[at], stack, int(lengths[used].sum()),
+                  0 if out else one.dropped)
+        )  # fmt: skip
+        begin += len(at)
+    return out
+
+
+def merge(pieces: Sequence[Piece]) -> tuple[pa.RecordBatch, int]:
+    """Return (rows of the ``profile`` schema, events they stand for) of pieces of one cluster and node."""
+    sizes = [one.rows for one in pieces]
+    owner = np.repeat(np.arange(len(pieces)), sizes)
+    stack_counts = np.array([len(one.columns.texts) for one in pieces])
+    first = np.cumsum(stack_counts) - stack_counts
+    stack = np.concatenate([one.stack for one in pieces]) + first[owner]
+    # Only stacks that a row has, and each once whichever series bring it.
+    used, stack = np.unique(stack, return_inverse=True)
+    ids = np.concatenate([one.columns.ids for one in pieces])[used]
+    distinct, at, number = np.unique(ids, return_index=True, return_inverse=True)
+    texts = [text for one in pieces for text in one.columns.texts]
+    dictionary = pa.StructArray.from_arrays(
+        [pa.array(distinct), pa.array([texts[i] for i in used[at].tolist()], pa.string())],
+        fields=list(PROFILE.field("stack").type.value_type),
+    )
+    arrays = [pa.array(np.array([one.start_ns for one in pieces], np.int64)[owner])]
+    arrays += [_coded([one.identity[name] for one in pieces], owner) for name in WORKLOAD]
+    kinds = np.array([len(one.columns.types) for one in pieces])
+    column = np.concatenate([one.kind for one in pieces]) + (np.cumsum(kinds) - kinds)[owner]
+    arrays += [
+        _coded([name for one in pieces for name in one.columns.types], column),
+        _coded([unit for one in pieces for unit in one.columns.units], column),
+        pa.DictionaryArray.from_arrays(pa.array(number[stack].astype(np.int32)), dictionary),
+        pa.array(np.concatenate([one.columns.values[one.stack, one.kind] for one in pieces])),
+        pa.array(np.array([period for one in pieces for period in one.columns.periods], np.int64)[column]),
+    ]
+    events = sum(max(0, int(one.columns.events.sum())) for one in pieces)
+    return pa.RecordBatch.from_arrays(arrays, schema=PROFILE), min(events, (1 << 62))
+
+
+def _coded(names: list[str], at: NDArray[np.int64]) -> pa.DictionaryArray:
+    """Return the column ``names[at]``."""
+    numbers: dict[str, int] = {}
+    place = np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int32)
+    return pa.DictionaryArray.from_arrays(pa.array(place[at]), pa.array(list(numbers), pa.string()))

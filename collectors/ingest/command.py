@@ -1,0 +1,56 @@
+"""``perfstream ingest``."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from runtime import log, settings
+
+
+@click.command(short_help="Receive profiles that programs push (Pyroscope's protocols).")
+@click.option("--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Settings file (TOML).")
+@click.option("--host", help="Address to listen on; beyond loopback only with a token.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port for clients [4040]; 0 takes a free one.")
+@click.option("--kafka", help="Bootstrap servers, host:port, separated by commas.")
+@click.option("--http-port", type=int, help="Port of /metrics and /healthz; 0 takes a free one.")
+@click.option("--topic-prefix", help="Put before every topic's name.")
+def ingest(
+    config: Path | None,
+    host: str | None,
+    port: int | None,
+    kafka: str | None,
+    http_port: int | None,
+    topic_prefix: str | None,
+) -> None:
+    """Receive profiles over HTTP and publish them to Kafka until SIGTERM or Ctrl-C.
+
+    Pyroscope's clients work unchanged: POST /ingest and /push.v1.PusherService/Push. An answer of 200 means that Kafka
+    has acknowledged the profile. Settings: [ingest], [kafka], [http], cluster and node.
+    """
+    from collectors.ingest.process import run
+    from collectors.ingest.settings import IngestSettings
+
+    given = settings.load(IngestSettings, config)
+    changes = {key: value for key, value in {"host": host, "port": port}.items() if value is not None}
+    given = replace(given, ingest=replace(given.ingest, **changes))  # type: ignore[arg-type]
+    if kafka is not None:
+        given = replace(given, kafka=replace(given.kafka, bootstrap_servers=kafka))
+    if http_port is not None:
+        given = replace(given, http=replace(given.http, port=http_port))
+    if topic_prefix is not None:
+        given = replace(given, topic_prefix=topic_prefix)
+    stop = threading.Event()
+
+    def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ask_to_stop)
+    log.configure("ingest", given.log_level)
+    run(given, stop)

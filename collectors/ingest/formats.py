@@ -1,0 +1,39 @@
+"""Every format of ``/ingest``, declared once: ``(body, upload) -> series``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from collectors.ingest import form, speedscope, text
+from collectors.ingest.errors import RefusedError
+from collectors.ingest.upload import Series, Upload
+from streams.schema.errors import CorruptRecordError
+
+Decoder = Callable[[bytes, Upload], list[Series]]
+
+FORMATS: Mapping[str, Decoder] = MappingProxyType(
+    {
+        "folded": text.folded,
+        "groups": text.folded,
+        "lines": text.lines,
+        "pprof": form.decode,
+        "speedscope": speedscope.decode,
+    }
+)
+
+
+def decode(body: bytes, upload: Upload) -> list[Series]:
+    """Decode a body by the request's ``format``; without one a multipart form is pprof, anything else folded text.
+
+    Raises:
+        RefusedError: 422, the body is not of its format, or the format is unknown.
+    """
+    name = upload.format or ("pprof" if "multipart/form-data" in upload.content_type else "folded")
+    decoder = FORMATS.get(name)
+    if decoder is None:
+        raise RefusedError(422, "format", f"format {name[:32]!r} is none of {', '.join(FORMATS)}")
+    try:
+        return decoder(body, upload)
+    except CorruptRecordError as error:
+        raise RefusedError(422, "not_profile", str(error)) from error

@@ -1,0 +1,171 @@
+"""One client connection: requests in, answers out; keep-alive, chunked bodies."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import ssl
+import time
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit
+
+from collectors.ingest import access
+from collectors.ingest import body as bodies
+from collectors.ingest.errors import RefusedError
+from collectors.ingest.routes import ROUTES, Request, Route
+from runtime.log import Once
+from streams.schema.errors import BrokerUnavailableError
+
+if TYPE_CHECKING:
+    from collectors.ingest.server import Server
+
+_LOG = logging.getLogger(__name__)
+_ONCE = Once(_LOG, every_s=60.0)
+_IDLE_S = 120.0
+_STALL_S = 30.0
+_HANDSHAKE_S = 10.0
+_DRAIN = 8 << 20
+_RETRY_AFTER_S = 5
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves one client connection."""
+
+    server: Server
+    protocol_version = "HTTP/1.1"
+    server_version = "perfstream-ingest"
+    sys_version = ""
+    disable_nagle_algorithm = True
+    rbufsize = 1 << 16
+    wbufsize = 1 << 16
+    timeout = _IDLE_S
+    _unread = False
+
+    def setup(self) -> None:
+        """Begin a connection, with TLS by its handshake."""
+        if isinstance(self.request, ssl.SSLSocket):
+            self.request.settimeout(_HANDSHAKE_S)
+            self.request.do_handshake()
+        super().setup()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
+        """Say nothing: a URL may hold anything."""
+
+    def do_GET(self) -> None:
+        """Answer probes of clients and load balancers."""
+        path = urlsplit(self.path).path
+        well = path in ("/ready", "/ping", "/")
+        self._answer(200 if well else 404, "text/plain", b"ready\n" if well else b"POST /ingest\n")
+
+    def do_HEAD(self) -> None:
+        """Answer like GET, without a body."""
+        self.do_GET()
+
+    def do_POST(self) -> None:
+        """Take in profiles."""
+        self._unread = self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers
+        path, route = "", None
+        try:
+            parts = urlsplit(self.path)
+            # Addresses of clients may end in a slash, or name a prefix that a proxy leaves.
+            path = "/" + parts.path.strip("/")
+            route = ROUTES.get(path)
+            if route is None:
+                raise RefusedError(404, "path", f"no such path; there are {', '.join(ROUTES)}")
+            pairs = parse_qsl(parts.query, keep_blank_values=True, max_num_fields=100)
+            content_type, answer = self._take(route, dict(reversed(pairs)))
+            self.server.metrics.requests.labels(path, "200").inc()
+            self._answer(200, content_type, answer)
+        except RefusedError as error:
+            self._refuse(path if route else "other", error, route)
+        except BrokerUnavailableError as error:
+            unavailable = RefusedError(503, "kafka", f"not stored, send it again: {error}", _RETRY_AFTER_S)
+            self._refuse(path, unavailable, route)
+        except ValueError:
+            self._refuse("other", RefusedError(400, "bad_request", "the URL cannot be read"), route)
+        except (BrokenPipeError, ConnectionResetError, TimeoutError):
+            self.close_connection = True
+        except Exception as error:  # noqa: BLE001 - one request must not end the process
+            _LOG.exception("request failed")
+            self._refuse(path, RefusedError(500, "internal", f"internal error: {type(error).__name__}"), route)
+        if self._unread:
+            self._drain()
+
+    def _take(self, route: Route, parameters: dict[str, str]) -> tuple[str, bytes]:
+        shared = self.server
+        options = shared.options
+        headers: Any = self.headers
+        access.check(options, headers)
+        route.check(Request(parameters, headers, b""))
+        length = bodies.length_of(headers, options.max_body_bytes)
+        # A chunked body is counted with what it may become.
+        held = options.max_body_bytes if length is None else length
+        shared.budget.take(held)
+        try:
+            if self.headers.get("Expect", "").lower() == "100-continue":
+                self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                self.wfile.flush()
+            self.connection.settimeout(_STALL_S)
+            data = bodies.read(self.rfile, length, options.max_body_bytes)
+            self._unread = False
+            began = time.monotonic()
+            shared.metrics.bytes.inc(len(data))
+            with shared.decoding:
+                data = bodies.inflate(data, headers.get("Content-Encoding", ""), options.max_body_bytes)
+                request = Request(parameters, headers, data)
+                series = route.decode(request)
+                taken = shared.intake.take(series, str(self.client_address[0]), route.too_late)
+            try:
+                if taken.pieces:
+                    shared.outlet.publish(taken.pieces, options.ack_timeout_s)
+            except BrokerUnavailableError:
+                shared.intake.put_back(taken)
+                raise
+            shared.metrics.profiles.inc(len(series))
+            shared.metrics.rows.inc(sum(piece.rows for piece in taken.pieces))
+            shared.metrics.seconds.observe(time.monotonic() - began)
+            return route.answer(request)
+        finally:
+            shared.budget.give(held)
+            self.connection.settimeout(_IDLE_S)
+
+    def _refuse(self, path: str, error: RefusedError, route: Route | None) -> None:
+        status = route.statuses.get(error.status, error.status) if route else error.status
+        self.server.metrics.refused.labels(error.reason).inc()
+        self.server.metrics.requests.labels(path, str(status)).inc()
+        _ONCE.warning(f"{path} {error.reason}", f"refused: {error}", status=status, reason=error.reason,
+                      client=self.client_address[0])  # fmt: skip
+        code = RefusedError(status, error.reason, "").code
+        text = json.dumps({"code": code, "message": str(error)[:500]})
+        with suppress(OSError):
+            self._answer(status, "application/json", text.encode() + b"\n", error.retry_after_s)
+
+    def _answer(self, status: int, content_type: str, body: bytes, retry_after_s: int = 0) -> None:
+        self.send_response(status)
+        if content_type:
+            self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        if status == 401:
+            self.send_header("WWW-Authenticate", 'Basic realm="perfstream"')
+        if retry_after_s:
+            self.send_header("Retry-After", str(retry_after_s))
+        if self._unread:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+        self.wfile.flush()
+
+    def _drain(self) -> None:
+        """Read some of a body that nobody wanted, so that the client sees the answer; then hang up."""
+        self.close_connection = True
+        with suppress(OSError, ValueError):
+            self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(2.0)
+            left = _DRAIN
+            while left > 0 and (data := self.rfile.read1(1 << 20)):
+                left -= len(data)
