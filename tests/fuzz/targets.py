@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 
 from collectors import spool_files
+from collectors.ingest import jfr, jfr_labels
 from collectors.scrapers import pprof
 from runtime import kafka_records
 from sinks import ledger, letters, rows, stacks
@@ -110,6 +111,15 @@ def profile(data: bytes) -> None:
     assert found.values.shape == (len(found.texts), len(found.types))
 
 
+def recording(data: bytes) -> None:
+    """A JFR recording, gzipped or not; and the labels that are sent beside one."""
+    with contextlib.suppress(CorruptRecordError):
+        for part in jfr.decode(data, bound=BOUND):
+            assert part.profile.values.shape == (len(part.profile.texts), 2)
+    with contextlib.suppress(CorruptRecordError):
+        jfr_labels.contexts(data)
+
+
 def http(data: bytes) -> None:
     """A request: target, content encoding and body, on a line each; and its framed blocks."""
     line, _, rest = data.partition(b"\n")
@@ -190,6 +200,7 @@ TARGETS: MappingProxyType[str, Callable[[bytes], None]] = MappingProxyType(
         "headers": headers,
         "commit": commit,
         "pprof": profile,
+        "jfr": recording,
         "http": http,
         "native": blocks,
         "spool": spool,
