@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from dashboards import reading, selection, show
+from dashboards.compare_command import compare
 from dashboards.selection import Selection
 from dashboards.store import Store, connect
 from streams.schema.errors import PerfstreamError
@@ -158,6 +159,9 @@ def events(form: str, n: int, kind: str | None, **given: Any) -> None:  # noqa: 
         rows = reading.events(store, wanted, n)
     finish(form, rows, lambda: f"no events for {wanted}; see 'perfstream profile events --since 1d'",
            lambda: show.events(rows))  # fmt: skip
+
+
+profile.add_command(compare)
 
 
 def _title(wanted: Selection) -> str:

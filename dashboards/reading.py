@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,16 +18,21 @@ SAMPLES_KEPT = timedelta(days=30)
 
 @dataclass(frozen=True, slots=True)
 class Flamegraph:
-    """Nodes in depth-first pre-order under one root, columns of equal length; values in ``unit``."""
+    """Nodes in depth-first pre-order under one root, columns of equal length; values in ``unit``.
+
+    One that shows a difference has the shares (0..1) ``before`` and ``after`` besides; others leave them empty.
+    """
 
     unit: str
     level: list[int]
-    value: list[int]
-    self: list[int]
+    value: list[float]
+    self: list[float]
     label: list[str]
+    before: list[float] = field(default_factory=list)
+    after: list[float] = field(default_factory=list)
 
     @property
-    def total(self) -> int:
+    def total(self) -> float:
         """Return the whole, 0 when there is nothing."""
         return self.value[0] if self.value else 0
 

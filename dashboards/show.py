@@ -114,6 +114,43 @@ def events(rows: Sequence[Mapping[str, Any]], *, err: bool = False) -> None:
     )
 
 
+WIDE = 130
+"""Columns of a terminal from which a comparison shows total shares beside self."""
+
+
+def comparison(rows: Sequence[Mapping[str, Any]], n: int) -> None:
+    """Write the first ``n`` rows of a ``comparing.Comparison``, and how many findings there are in all."""
+    wide = not sys.stdout.isatty() or shutil.get_terminal_size((100, 24)).columns >= WIDE
+    costs = any(row["baseline_self_per_unit"] is not None for row in rows)
+    lines = []
+    for row in rows[:n]:
+        # Of the share that the verdict is about; self where there is none.
+        line = {"function": row["function"], **_change(row, "self")}
+        if wide:
+            line |= {f"total {name}": text for name, text in _change(row, "total").items()}
+        if costs:
+            old, new = row["baseline_self_per_unit"], row["comparison_self_per_unit"]
+            line["self/unit"] = f"{human(old, row['unit'])} → {human(new, row['unit'])}"
+        of = f" ({row['by']})" if row["by"] == "total" else ""
+        line["p"] = f"{row[(row['by'] or 'self') + '_p']:.2g}"
+        line["verdict"] = row["verdict"] + of
+        lines.append(line)
+    write_table(lines, right=[name for name in (lines[0] if lines else {}) if name not in ("function", "verdict")])
+    found = [row["verdict"] for row in rows if row["by"]]
+    summary = ", ".join(f"{found.count(word)} {word}" for word in dict.fromkeys(found))
+    click.secho(f"{len(rows)} functions compared: {summary or 'no finding'}", dim=True)
+
+
+def _change(row: Mapping[str, Any], kind: str) -> dict[str, str]:
+    low, high = row[f"{kind}_points_low"], row[f"{kind}_points_high"]
+    return {
+        "before": f"{row[f'baseline_{kind}_share']:.2%}",
+        "after": f"{row[f'comparison_{kind}_share']:.2%}",
+        "points": f"{row[f'{kind}_points']:+.2f}",
+        "95 %": f"{low:+.2f} to {high:+.2f}",
+    }
+
+
 @contextmanager
 def waiting(text: str) -> Iterator[None]:
     """Show on a terminal what is waited for, once it takes longer than a second."""

@@ -1,12 +1,12 @@
 """Which functions' shares differ between two sets of profiles: pure statistics over sums, no clock and no store.
 
 Samples are not independent: a node, a minute, a phase of the load give many alike, and a plain multinomial test then
-finds differences in every pair of halves of one unchanged program. So each side is cut into clusters (node x time), and a
-share's variance is that of a ratio over clusters (Cochran, Sampling Techniques, 1977, 6.3) where it exceeds the
+finds differences in every pair of halves of one unchanged program. So each side is cut into clusters (node x time), and
+a share's variance is that of a ratio over clusters (Cochran, Sampling Techniques, 1977, 6.3) where it exceeds the
 multinomial one. Their quotient, the overdispersion, is at least 1 and at least the median of all functions: a single
-one's estimate is noisy when there are few clusters. Differences are tested with Student's t; where few samples
-are expected also with the binomial distribution, given their sum, and the larger p counts. Many functions are tested
-at once: Benjamini and Hochberg (1995) bounds the share of false findings.
+one's estimate is noisy when there are few clusters. Differences are tested with Student's t; where few samples are
+expected also with the binomial distribution, given their sum, and the larger p counts. Many functions are tested at
+once: Benjamini and Hochberg (1995) bounds the share of false findings.
 
 What this cannot know: when the sides ran on different nodes, a difference between nodes looks like one between versions
 unless the clusters are whole nodes.

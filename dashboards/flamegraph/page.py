@@ -36,7 +36,7 @@ def render(graph: Flamegraph, title: str, subtitle: str = "") -> str:
     """
     names: dict[str, int] = {}
     label = [names.setdefault(name, len(names)) for name in graph.label]
-    data = {
+    data: dict[str, object] = {
         "unit": graph.unit,
         "names": list(names),
         "level": graph.level,
@@ -44,6 +44,8 @@ def render(graph: Flamegraph, title: str, subtitle: str = "") -> str:
         "self": graph.self,
         "label": label,
     }
+    if graph.before:
+        data |= {"before": graph.before, "after": graph.after}
     # JSON inside <script> ends at "</script" or changes meaning at "<!--", so no "<" stands in it as itself.
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
     for character in "<>&\u2028\u2029":

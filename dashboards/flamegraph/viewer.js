@@ -6,6 +6,8 @@
   const { names, unit } = data;
   const level = Uint32Array.from(data.level), value = Float64Array.from(data.value), own = Float64Array.from(data.self);
   const label = Uint32Array.from(data.label), count = level.length;
+  // Of a difference: each node's share of either whole; its width is both together.
+  const before = data.before && Float64Array.from(data.before), after = data.after && Float64Array.from(data.after);
   const start = new Float64Array(count), end = new Uint32Array(count), parent = new Int32Array(count).fill(-1);
   let deepest = 0;
   {
@@ -59,6 +61,15 @@
       return [`hsl(${200 + a * 22} ${50 + b * 12}% ${74 + b * 6}%)`, `hsl(${200 + a * 22} ${38 + b * 10}% ${56 + b * 6}%)`];
     return [`hsl(${8 + a * 40} ${78 + b * 12}% ${67 + b * 9}%)`, `hsl(${8 + a * 40} ${58 + b * 12}% ${55 + b * 8}%)`];
   });
+  // Red took a greater share than before, blue a smaller one; as strong as the change is against the larger of the two.
+  function changeColour(i, theme) {
+    const change = after[i] - before[i], most = Math.max(after[i], before[i]);
+    const strength = most ? Math.min(1, Math.abs(change) / most) * Math.min(1, Math.abs(change) / 0.001) : 0;
+    if (strength < 0.02) return theme ? "#8f8b85" : "#d8d3ca";
+    return `hsl(${change > 0 ? 8 : 212} ${20 + 60 * strength}% ${(theme ? 62 : 88) - (theme ? 12 : 26) * strength}%)`;
+  }
+  const percent = (v) => (100 * v).toFixed(2) + " %";
+  const points = (v) => (v < 0 ? "−" : "+") + (100 * Math.abs(v)).toFixed(2) + " points";
   const dark = () => document.documentElement.dataset.theme === "dark";
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const rowTop = (lvl) => (icicle ? lvl : rowsShown - 1 - lvl) * ROW;
@@ -122,7 +133,7 @@
       drawn++;
       const hit = hits && hits[label[i]];
       pen.globalAlpha = level[i] < zoomLevel ? 0.5 : hits && !hit ? 0.35 : 1;
-      pen.fillStyle = hit ? hitColour : colours[label[i]][theme];
+      pen.fillStyle = hit ? hitColour : before ? changeColour(i, theme) : colours[label[i]][theme];
       pen.fillRect(x, y, w > 2 ? w - 1 : w, ROW - 1);
       if (i === hovered) {
         pen.globalAlpha = 1;
@@ -153,6 +164,7 @@
   }
 
   function details(i) {
+    if (before) return `${percent(before[i])} → ${percent(after[i])} (${points(after[i] - before[i])})`;
     const of = zoomed ? ` · ${share(value[i], value[zoomed])} of view` : "";
     return `total ${human(value[i])} (${share(value[i], whole)}${of}) · self ${human(own[i])} (${share(own[i], whole)})`;
   }
@@ -165,10 +177,13 @@
     }
     if (i < 0) { tip.hidden = true; return; }
     tip.replaceChildren(Object.assign(document.createElement("b"), { textContent: names[label[i]] }));
-    for (const [word, v] of [["total", value[i]], ["self", own[i]]]) {
+    const lines = before
+      ? [["before", percent(before[i])], ["after", percent(after[i])], ["change", points(after[i] - before[i])]]
+      : [["total", value[i]], ["self", own[i]]].map(([word, v]) => [word, `${human(v)} · ${share(v, whole)}`]);
+    for (const [word, text] of lines) {
       const line = document.createElement("div"), name = document.createElement("span");
       name.textContent = word + " ";
-      line.append(name, `${human(v)} · ${share(v, whole)}`);
+      line.append(name, text);
       tip.append(line);
     }
     tip.hidden = false;
@@ -176,7 +191,7 @@
     const below = event.clientY + 18;
     tip.style.top = (below + tip.offsetHeight > innerHeight ? event.clientY - tip.offsetHeight - 10 : below) + "px";
   }
-  const summary = () => (count ? `${human(whole)} in all · ${count.toLocaleString("en")} nodes · ${deepest} frames deep` : "Nothing recorded in this selection.");
+  const summary = () => (before ? `Red: a greater share than before; blue: a smaller one · ${count.toLocaleString("en")} nodes` : count ? `${human(whole)} in all · ${count.toLocaleString("en")} nodes · ${deepest} frames deep` : "Nothing recorded in this selection.");
 
   function zoom(i) {
     zoomed = Math.max(0, i);
@@ -249,7 +264,7 @@
   zoom(0);
   // For tests and for the console: what is drawn and where.
   window.flamegraph = {
-    count, get drawn() { return drawn; }, get zoomed() { return names[label[zoomed]]; }, draw, zoom, search,
+    count, details, get drawn() { return drawn; }, get zoomed() { return names[label[zoomed]]; }, draw, zoom, search,
     place(name) {
       let found = null;
       const down = shiftDown();

@@ -3,6 +3,7 @@
 import pytest
 from playwright.sync_api import sync_playwright
 
+from dashboards.flamegraph.difference import difference
 from dashboards.flamegraph.page import render
 from dashboards.reading import Flamegraph
 
@@ -134,6 +135,26 @@ def test_kernel_functions_have_a_colour_of_their_own(show):
     assert blue > red
     red, _green, blue, _alpha = page.evaluate(colour, "work")
     assert red > blue
+
+
+def test_a_difference_is_red_where_it_grew_and_shows_what_was_removed(show):
+    old = graph([(0, 1000, 0, "total"), (1, 100, 100, "gone"), (1, 200, 200, "grew"), (1, 700, 700, "same")])
+    new = graph([(0, 50, 0, "total"), (1, 15, 15, "grew"), (1, 35, 35, "same")])
+    page = show(difference(old, new))
+    colour = """name => {
+        const p = flamegraph.place(name), c = document.getElementById("canvas"), r = window.devicePixelRatio;
+        return Array.from(c.getContext("2d").getImageData((p.x + p.w - 6) * r, (p.y + 3) * r, 1, 1).data);
+    }"""
+    red, _green, blue, _alpha = page.evaluate(colour, "grew")
+    assert red > blue + 20
+    red, _green, blue, _alpha = page.evaluate(colour, "gone")
+    assert blue > red + 20
+    red, _green, blue, _alpha = page.evaluate(colour, "same")
+    assert abs(red - blue) < 20
+    hover(page, "grew")
+    assert "20.00 % → 30.00 % (+10.00 points)" in page.locator("#status").inner_text()
+    hover(page, "gone")
+    assert "change \u221210.00 points" in page.locator("#tip").inner_text()
 
 
 def test_flame_turns_the_order_over(show):

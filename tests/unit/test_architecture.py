@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "streams": {"streams", "runtime"},
     "collectors": {"collectors", "runtime", *CONTRACT},
     "sinks": {"sinks", "runtime", *CONTRACT},
-    "dashboards": {"dashboards", "runtime", "sinks.tables", *CONTRACT},
+    "dashboards": {"dashboards", "runtime", "sinks.tables", "streams.regression", *CONTRACT},
     "deploy": {"deploy", "runtime", "streams", "collectors", "sinks", "dashboards"},
 }
 OURS = {"streams", "runtime", "collectors", "sinks", "dashboards", "deploy"}
