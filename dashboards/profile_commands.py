@@ -10,6 +10,7 @@ import click
 
 from dashboards import reading, selection, show
 from dashboards.compare_command import compare
+from dashboards.export.command import FORMATS
 from dashboards.selection import Selection
 from dashboards.store import Store, connect
 from streams.schema.errors import PerfstreamError
@@ -125,6 +126,24 @@ def flamegraph(output: Path, kind: str, title: str, **given: Any) -> None:  # no
     size = page.write(output, graph, title or _title(wanted), str(wanted))
     total = show.human(graph.total, graph.unit)
     click.echo(f"{output}: {len(graph.level)} nodes, {total}, {size / 1024:.0f} KiB")
+
+
+@profile.command()
+@selecting
+@_TYPE
+@click.option("--format", "form", type=click.Choice(FORMATS), default="pprof", show_default=True)
+@click.option("-o", "output", default="-", show_default=True, help="The file to write; - is standard output.")
+def export(output: str, form: str, kind: str, **given: Any) -> None:  # noqa: ANN401
+    """Write a selection for another program, e.g. --format pprof -o cpu.pb.gz for 'go tool pprof'."""
+    from dashboards.export import command, pprof, stacks, text
+
+    store, wanted = prepare(given, kind)
+    with show.waiting("reading the samples"):
+        found = stacks.read(store, wanted)
+    if not len(found.value):
+        raise PerfstreamError(_nothing(store, wanted))
+    encode = {"pprof": pprof.encode, "folded": text.folded, "speedscope": text.speedscope}[form]
+    command.write(encode(found), output, form)
 
 
 @profile.command()

@@ -47,11 +47,11 @@ def types(store: Store, selection: Selection) -> list[dict[str, Any]]:
 
 def whole(store: Store, selection: Selection) -> tuple[int, str]:
     """Return (sum, unit) of a selection."""
-    row = store.rows(*_source(queries.WHOLE, selection).bound(selection))[0]
+    row = store.rows(*source(queries.WHOLE, selection).bound(selection))[0]
     return int(row["value"]), str(row["unit"])
 
 
-def _source(query: Query, selection: Selection) -> Query:
+def source(query: Query, selection: Selection) -> Query:
     """Return the query for the table that covers the selection: before ``SAMPLES_KEPT`` only whole hours are known."""
     return queries.hourly(query) if selection.start < datetime.now(UTC) - SAMPLES_KEPT else query
 
@@ -74,7 +74,7 @@ def top(store: Store, selection: Selection, n: int = 20, by: str = "function") -
     if by not in queries.TOP:
         raise UsageError(f"cannot group by '{by}'; use one of {', '.join(queries.TOP)}")
     total, unit = whole(store, selection)
-    rows = store.rows(*_source(queries.TOP[by], selection).bound(selection, n=n))
+    rows = store.rows(*source(queries.TOP[by], selection).bound(selection, n=n))
     for row in rows:
         row["self_share"] = row["self"] / total if total else 0.0
         row["total_share"] = row["total"] / total if total else 0.0
@@ -84,7 +84,7 @@ def top(store: Store, selection: Selection, n: int = 20, by: str = "function") -
 
 def flamegraph(store: Store, selection: Selection, min_share: float = queries.MIN_SHARE) -> Flamegraph:
     """Return a selection's flame graph; nodes under ``min_share`` of the whole stand in ``(other)``, sums are exact."""
-    rows = store.rows(*_source(queries.FLAMEGRAPH, selection).bound(selection, min_share=min_share))
+    rows = store.rows(*source(queries.FLAMEGRAPH, selection).bound(selection, min_share=min_share))
     return Flamegraph(
         unit=whole(store, selection)[1] or "nanoseconds",
         level=[int(row["level"]) for row in rows],
@@ -109,7 +109,7 @@ def events(store: Store, selection: Selection, n: int = 50) -> list[dict[str, An
 
 def what_exists(store: Store, selection: Selection) -> str:
     """Return one line that says what the store holds instead, for an answer that is empty."""
-    services = store.rows(*_source(queries.SERVICES, selection).bound(replace(selection, matches=()), n=8))
+    services = store.rows(*source(queries.SERVICES, selection).bound(replace(selection, matches=()), n=8))
     if services:
         listed = "; ".join(
             f"{row['service'] or '(no name)'} [{', '.join(sorted(row['types']))}]"

@@ -39,6 +39,13 @@ class Store:
             raise _translated(error) from error
         return [dict(zip(answer.column_names, row, strict=True)) for row in answer.result_rows]
 
+    def columns(self, sql: str, parameters: dict[str, object] | None = None) -> Any:  # noqa: ANN401 - a pyarrow.Table
+        """Return the answer as an Arrow table: for many rows."""
+        try:
+            return self.client.query_arrow(sql, parameters=parameters or {}, use_strings=True)
+        except Exception as error:
+            raise _translated(error) from error
+
 
 def connect(dsn: str = "") -> Store:
     """Return a store: the DSN given, else the configured one, else that of the stack in the working directory.

@@ -1,0 +1,1 @@
+"""Profiles for other programs: a selection as pprof, folded text or speedscope."""
