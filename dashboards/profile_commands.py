@@ -14,8 +14,10 @@ from dashboards.export.command import FORMATS
 from dashboards.selection import Selection
 from dashboards.store import Store, connect
 from streams.schema.errors import PerfstreamError
+from streams.schema.messages import IDENTITY
 
 F = Callable[..., Any]
+BY = ("function", "file", "line", "service", *(label for label in IDENTITY if label != "service"))
 
 
 _TYPE = click.option(
@@ -96,7 +98,7 @@ def types(form: str, kind: str, **given: Any) -> None:  # noqa: ANN401 - the opt
 @selecting
 @_TYPE
 @rows_option
-@click.option("--by", type=click.Choice(["function", "file", "line", "service"]), default="function", show_default=True)
+@click.option("--by", type=click.Choice(BY), default="function", show_default=True, help="Code, or a label.")
 @printing
 def top(form: str, kind: str, n: int, by: str, **given: Any) -> None:  # noqa: ANN401
     """Show where the time goes: self is in the function itself, total with what it calls."""
@@ -126,6 +128,38 @@ def flamegraph(output: Path, kind: str, title: str, **given: Any) -> None:  # no
     size = page.write(output, graph, title or _title(wanted), str(wanted))
     total = show.human(graph.total, graph.unit)
     click.echo(f"{output}: {len(graph.level)} nodes, {total}, {size / 1024:.0f} KiB")
+
+
+@profile.command("list")
+@click.argument("function")
+@selecting
+@_TYPE
+@click.option(
+    "--source", "directory", type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Where the source is: its text stands beside the figures.",
+)  # fmt: skip
+@click.option(
+    "--context", type=click.IntRange(0, 1000), default=3, show_default=True,
+    help="Lines of source around those with figures.",
+)  # fmt: skip
+@printing
+def list_(function: str, form: str, kind: str, directory: Path | None, context: int, **given: Any) -> None:  # noqa: ANN401
+    """Show a FUNCTION line by line: self and total of each. A part of its name will do when no other has it."""
+    from dashboards import list_command, listing
+
+    store, wanted = prepare(given, kind)
+    with show.waiting("reading the samples"):
+        found = listing.read(store, wanted, function)
+    if found is None:
+        if not reading.whole(store, wanted)[0]:
+            raise PerfstreamError(_nothing(store, wanted))
+        raise PerfstreamError(f"no function has '{function}' in its name in {wanted}; see 'perfstream profile top'")
+    if form == "json":
+        if directory is not None:
+            list_command.with_source(found, directory)
+        show.write_json(found.rows)
+    else:
+        list_command.write(found, directory, context)
 
 
 @profile.command()

@@ -184,6 +184,17 @@ TOP = {
         IDENTITY,
         typed=True,
     ),
+    **{
+        label: Query(
+            f"top_{label}",
+            f"SELECT {label}, sum(value) AS self, sum(value) AS total FROM samples WHERE @where@ "  # noqa: S608
+            f"GROUP BY {label} ORDER BY self DESC, {label} LIMIT {{n:UInt32}}",
+            IDENTITY,
+            typed=True,
+        )
+        for label in IDENTITY
+        if label != "service"
+    },
 }
 
 WHOLE = Query("whole", "SELECT sum(value) AS value, any(unit) AS unit FROM samples WHERE @where@", IDENTITY, typed=True)

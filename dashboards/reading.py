@@ -11,6 +11,7 @@ from dashboards.queries import Query
 from dashboards.selection import Selection
 from dashboards.store import Store
 from streams.schema.errors import UsageError
+from streams.schema.messages import IDENTITY
 
 SAMPLES_KEPT = timedelta(days=30)
 """How long the samples are kept (their TTL); before that only the hourly rollup answers."""
@@ -66,15 +67,18 @@ def top(store: Store, selection: Selection, n: int = 20, by: str = "function") -
         store: where to read.
         selection: what to read.
         n: how many rows.
-        by: function, file, line or service.
+        by: function, file, line, or an identity label.
 
     Raises:
         UsageError: it cannot be grouped so.
     """
     if by not in queries.TOP:
         raise UsageError(f"cannot group by '{by}'; use one of {', '.join(queries.TOP)}")
+    query = source(queries.TOP[by], selection)
+    if by in IDENTITY and by not in query.labels:
+        raise UsageError(f"'{by}' is not kept here; group by {', '.join(query.labels)}")
     total, unit = whole(store, selection)
-    rows = store.rows(*source(queries.TOP[by], selection).bound(selection, n=n))
+    rows = store.rows(*query.bound(selection, n=n))
     for row in rows:
         row["self_share"] = row["self"] / total if total else 0.0
         row["total_share"] = row["total"] / total if total else 0.0

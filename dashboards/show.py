@@ -186,7 +186,7 @@ def write_table(rows: Sequence[Mapping[str, str]], right: Sequence[str] = (), *,
     if not rows:
         return
     columns = list(rows[0])
-    cells = [[_clean(str(row[c])) for c in columns] for row in rows]
+    cells = [[clean(str(row[c])) for c in columns] for row in rows]
     widths = [max(len(c), *(len(line[i]) for line in cells)) for i, c in enumerate(columns)]
     room = shutil.get_terminal_size((100, 24)).columns if (sys.stderr if err else sys.stdout).isatty() else 10_000
     excess = sum(widths) + 2 * (len(widths) - 1) - room
@@ -209,6 +209,6 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def _clean(text: str) -> str:
-    # A name from a profiled process must not move the cursor of whoever reads it.
+def clean(text: str) -> str:
+    """Return a text that cannot move the cursor of whoever reads it: names come from profiled processes."""
     return "".join(c if c.isprintable() else "�" for c in text)
