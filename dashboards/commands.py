@@ -2,5 +2,8 @@
 
 from dashboards.dashboard_commands import dashboards
 from dashboards.profile_commands import profile
+from dashboards.web.command import web
+
+profile.add_command(web)
 
 __all__ = ["dashboards", "profile"]

@@ -1,0 +1,1 @@
+"""``perfstream profile web``: pick a selection in the browser and look at its flame graph."""
