@@ -170,11 +170,15 @@ def repeated(data: Bytes, fields: Fields) -> tuple[Positions, NDArray[np.uint64]
     return fields.owner[all_at[order]], np.concatenate((numbers, fields.value[single]))[order]
 
 
-def top_level(data: bytes) -> dict[int, tuple[array[int], array[int]]]:
+def top_level(data: bytes, fixed: dict[int, int] | None = None) -> dict[int, tuple[array[int], array[int]]]:
     """Return {field number: (begins, ends)} of one message's length-delimited fields, and varints as empty ranges.
 
     A varint field is given as (its value, signed, -1); fields from number 64 on, which no profile has, are one. One
     step for each field: they cannot be found in parallel.
+
+    Args:
+        data: the message.
+        fixed: is given {field number: where the last one's bytes begin} of the fields of fixed width.
 
     Raises:
         CorruptRecordError: as ``walk``, or there are more than ``MAX_FIELDS``.
@@ -205,6 +209,8 @@ def top_level(data: bytes) -> dict[int, tuple[array[int], array[int]]]:
                 begins.append(value - (1 << 64) if value >> 63 else value)
                 ends.append(-1)
             elif wire in (FIXED64, FIXED32):
+                if fixed is not None:
+                    fixed[tag >> 3] = at
                 at += 8 if wire == FIXED64 else 4
             else:
                 raise CorruptRecordError("unknown wire type")
@@ -212,7 +218,8 @@ def top_level(data: bytes) -> dict[int, tuple[array[int], array[int]]]:
         at = size + 1
     if at != size:
         raise CorruptRecordError("the data end inside a field")
-    return found
+    # A field that only came in a fixed width is not there.
+    return {number: ranges for number, ranges in found.items() if len(ranges[0])}
 
 
 def _one(data: bytes, at: int) -> tuple[int, int]:

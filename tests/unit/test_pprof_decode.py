@@ -207,6 +207,11 @@ def test_what_is_wrong_is_said(data, message):
         pprof.decode(data)
 
 
+def test_a_number_of_fixed_width_is_not_there():
+    raw = piece(1, number(1, 0)) + piece(6, "") + varint(9 << 3 | wire.FIXED64) + bytes(8)
+    assert pprof.decode(raw).time_ns == 0
+
+
 def test_few_bytes_cannot_become_endless_frames():
     # One location of a thousand inlined frames, named by a stack again and again.
     lines = b"".join(piece(4, number(1, 2)) for _ in range(1000))
