@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -32,35 +33,51 @@ SELECT @cell@ AS cell,
 FROM samples WHERE @where@ GROUP BY cell"""
 
 # Sums of squares and of products with the cell's whole are all that the statistics need of the cells, so one row a
-# function leaves the store.
+# function leaves the store. Names are hashed once a stack: what is grouped a cell is numbers.
 _FUNCTIONS = """\
-SELECT name AS function, sum(own) AS self, sum(with_called) AS total,
-       sum(pow(toFloat64(own), 2)) AS self_squares, sum(pow(toFloat64(with_called), 2)) AS total_squares,
-       sum(toFloat64(own) * {wholes:Array(Float64)}[cell + 1]) AS self_cross,
-       sum(toFloat64(with_called) * {wholes:Array(Float64)}[cell + 1]) AS total_cross
+SELECT name AS function, self, total, self_squares, total_squares, self_cross, total_cross
 FROM
 (
-    SELECT cell, name, sumIf(stack_value, name = leaf) AS own, sum(stack_value) AS with_called
+    SELECT id, sum(own) AS self, sum(with_called) AS total,
+           sum(pow(toFloat64(own), 2)) AS self_squares, sum(pow(toFloat64(with_called), 2)) AS total_squares,
+           sum(toFloat64(own) * {wholes:Array(Float64)}[cell + 1]) AS self_cross,
+           sum(toFloat64(with_called) * {wholes:Array(Float64)}[cell + 1]) AS total_cross
     FROM
     (
-        SELECT cell, stack_value, if(empty(functions), '[stack not stored]', functions[-1]) AS leaf,
-               if(empty(functions), ['[stack not stored]'], arrayDistinct(functions)) AS names
+        SELECT cell, id, sumIf(stack_value, id = leaf) AS own, sum(stack_value) AS with_called
         FROM
         (
-            SELECT @cell@ AS cell, stack_id, sum(value) AS stack_value
-            FROM samples WHERE @where@ GROUP BY cell, stack_id
-        ) AS counted
-        LEFT JOIN
-        (
-            SELECT stack_id, CAST(any(functions) AS Array(String)) AS functions FROM stacks
-            WHERE stack_id IN (SELECT stack_id FROM samples WHERE @where@) GROUP BY stack_id
-        ) AS known USING (stack_id)
+            SELECT cell, stack_value, if(empty(known.ids), cityHash64('[stack not stored]'), known.ids[-1]) AS leaf,
+                   if(empty(known.ids), [cityHash64('[stack not stored]')], known.distinct_ids) AS names
+            FROM
+            (
+                SELECT @cell@ AS cell, stack_id, sum(value) AS stack_value
+                FROM samples WHERE @where@ GROUP BY cell, stack_id
+            ) AS counted
+            LEFT JOIN
+            (
+                SELECT stack_id, arrayMap(name -> cityHash64(name), any(functions)) AS ids,
+                       arrayDistinct(ids) AS distinct_ids
+                FROM stacks WHERE stack_id IN (SELECT stack_id FROM samples WHERE @where@) GROUP BY stack_id
+            ) AS known USING (stack_id)
+        )
+        ARRAY JOIN names AS id
+        GROUP BY cell, id
     )
-    ARRAY JOIN names AS name
-    GROUP BY cell, name
-)
-GROUP BY name ORDER BY total DESC, name LIMIT {n:UInt32}"""
-
+    GROUP BY id
+) AS sums
+INNER JOIN
+(
+    SELECT cityHash64(called) AS id, any(called) AS name
+    FROM
+    (
+        SELECT toString(arrayJoin(functions)) AS called FROM stacks
+        WHERE stack_id IN (SELECT stack_id FROM samples WHERE @where@)
+        UNION ALL SELECT '[stack not stored]' AS called
+    )
+    GROUP BY id
+) AS named USING (id)
+ORDER BY total DESC, function LIMIT {n:UInt32}"""
 
 _CELL = "toUInt32(cityHash64(@who@, intDiv(toUnixTimestamp(time), {cell_s:UInt32})) % {groups:UInt32})"
 
@@ -139,7 +156,8 @@ def compare(
             )
     if sum(max(0, len(one.whole) - 1) for one in cells) == 0 and all(one.whole for one in cells):
         notes.append("one interval on each side shows no spread, so nothing is tested; take a longer time")
-    read = [_functions(store, side, one, hourly) for side, one in zip(sides, cells, strict=True)]
+    with ThreadPoolExecutor(2) as both:  # waiting for the store, which answers both at once
+        read = list(both.map(lambda side, one: _functions(store, side, one, hourly), sides, cells))
     names = list(read[0] | read[1])
     found = {
         kind: regression.compare(_side(names, read[0], cells[0], kind), _side(names, read[1], cells[1], kind))

@@ -7,7 +7,6 @@ from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dashboards import reading
@@ -84,17 +83,17 @@ def read(store: Store, selection: Selection) -> Stacks:
     start = functions.offsets.to_numpy().astype(np.int64)
     coded = [column.flatten().dictionary_encode() for column in (functions, files)]
     line = lines.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
-    frames = pa.table({"function": coded[0].indices, "file": coded[1].indices, "line": pa.array(line)})
     # A frame's number: three columns as one key, of which each distinct one is kept.
-    key = pc.binary_join_element_wise(*(frames.column(name).cast(pa.string()) for name in frames.column_names), " ")
-    _, first, frame = np.unique(key.to_numpy(zero_copy_only=False).astype(str), return_index=True, return_inverse=True)
+    codes = [column.indices.to_numpy().astype(np.int64) for column in coded]
+    _, code = np.unique(codes[0] * (len(coded[1].dictionary) + 1) + codes[1], return_inverse=True)
+    _, first, frame = np.unique(code * (1 << 32) + line, return_index=True, return_inverse=True)
     whole = reading.whole(store, selection)
     rolled_up = reading.source(PERIOD, selection) is not PERIOD
     period = 0 if rolled_up else int(store.rows(*PERIOD.bound(selection))[0]["period"])
     return Stacks(
         selection.type, whole[1] or "count", period, selection.start, selection.end,
         value.to_numpy(zero_copy_only=False).astype(np.int64), start - start[0], frame.astype(np.int64),
-        [coded[0].dictionary[i].as_py() for i in coded[0].indices.to_numpy()[first].tolist()],
-        [coded[1].dictionary[i].as_py() for i in coded[1].indices.to_numpy()[first].tolist()],
+        coded[0].dictionary.take(pa.array(codes[0][first])).to_pylist(),
+        coded[1].dictionary.take(pa.array(codes[1][first])).to_pylist(),
         line[first],
     )  # fmt: skip
