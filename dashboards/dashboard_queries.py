@@ -73,6 +73,75 @@ PROFILE_VALUE = Query(
     typed=True,
 )
 
+_SIDES = " AND version IN ({baseline:String}, {comparison:String})"
+_UNVERSIONED = tuple(label for label in ROLLUP if label != "version")
+COMPARED = Query(
+    "compared",
+    "SELECT function,\n"  # noqa: S608
+    "       100 * sumIf(self, version = {baseline:String}) / greatest(1, any(whole_l)) AS baseline_share,\n"
+    "       100 * sumIf(self, version = {comparison:String}) / greatest(1, any(whole_r)) AS comparison_share,\n"
+    "       comparison_share - baseline_share AS points,\n"
+    "       multiIf(baseline_share = 0, 'new', comparison_share = 0, 'removed', '') AS note\n"
+    "FROM (\n"
+    "    SELECT function, version, self, sumIf(self, version = {baseline:String}) OVER () AS whole_l,\n"
+    "           sumIf(self, version = {comparison:String}) OVER () AS whole_r\n"
+    f"    FROM hotspots_final WHERE @where@{_SIDES}\n"
+    ")\nGROUP BY function HAVING baseline_share + comparison_share > 0\nORDER BY abs(points) DESC, function LIMIT 200",
+    _UNVERSIONED,
+    "window_start",
+    typed=True,
+)
+COMPARED_VALUE = Query(
+    "compared_value",
+    f"SELECT {_TIME}, toString(version) AS name, sum(value) AS value\n"
+    f"FROM samples WHERE @where@{_SIDES} GROUP BY t, name ORDER BY t",
+    tuple(label for label in IDENTITY if label != "version"),
+    typed=True,
+)
+
+_INSTANCE = "service, node, pod, container"
+
+
+def _gauge(kind: str, column: str) -> Query:
+    """Return the query of what a snapshot type holds over time: the mean of each instance's scrapes, added up."""
+    of = f" AND type = '{kind}'"
+    return Query(
+        f"{kind}_over_time",
+        f"SELECT t, name, sum(mean) AS {column}\nFROM (\n"  # noqa: S608
+        f"    SELECT {_TIME}, {_largest('service', 'samples', 'max(value)', of)} AS name, avg(held) AS mean\n"
+        f"    FROM (SELECT time, {_INSTANCE}, sum(value) AS held FROM samples WHERE @where@{of}\n"
+        f"          GROUP BY time, {_INSTANCE})\n"
+        f"    GROUP BY t, {_INSTANCE}\n"
+        ")\nGROUP BY t, name ORDER BY t",
+        IDENTITY,
+    )
+
+
+def _growth(kind: str) -> Query:
+    """Return the query of what each function's self holds in the first and in the last scrape of each instance."""
+    of = f" AND type = '{kind}'"
+    return Query(
+        f"{kind}_growth",
+        "SELECT function, sum(first_value) AS first, sum(last_value) AS last, last - first AS growth\nFROM (\n"  # noqa: S608
+        "    SELECT stack_id, sumIf(value, time = first_time) AS first_value,\n"
+        "           sumIf(value, time = last_time) AS last_value\n"
+        "    FROM (\n"
+        "        SELECT stack_id, time, value, min(time) OVER instance AS first_time,\n"
+        "               max(time) OVER instance AS last_time\n"
+        f"        FROM samples WHERE @where@{of} WINDOW instance AS (PARTITION BY {_INSTANCE})\n"
+        "    )\n    GROUP BY stack_id\n"
+        ") AS counted\nLEFT JOIN (\n"
+        "    SELECT stack_id, toString(any(functions)[-1]) AS function FROM stacks\n"
+        f"    WHERE stack_id IN (SELECT stack_id FROM samples WHERE @where@{of}) GROUP BY stack_id\n"
+        ") AS known USING (stack_id)\n"
+        "GROUP BY function HAVING first + last > 0 ORDER BY growth DESC, last DESC, function LIMIT 100",
+        IDENTITY,
+    )
+
+
+HEAP, GOROUTINES = _gauge("inuse_space", "bytes"), _gauge("goroutine", "goroutines")
+HEAP_GROWTH, GOROUTINE_GROWTH = _growth("inuse_space"), _growth("goroutine")
+
 _RUNQUEUE = " AND probe = 'runqlat'"
 _PROBE = " AND probe = {probe:String}"
 
@@ -286,12 +355,19 @@ def _options(column: str, *tables: str) -> str:
     return f"SELECT DISTINCT {column} FROM ({' UNION ALL '.join(parts)}) ORDER BY "  # noqa: S608
 
 
+def _version(name: str, order: str) -> str:
+    versions = _options("version", "samples_1h") + "version"
+    return f"SELECT version AS {name} FROM ({versions}) ORDER BY {name} = '', {order}"  # noqa: S608
+
+
 VARIABLE_SQL = {
     "cluster": _options("cluster", "intervals") + "cluster",
     "node": _options("node", "intervals") + "node",
     "namespace": _options("namespace", "samples_1h", "latency_windows") + "namespace",
     "service": _options("service", "samples_1h", "latency_windows") + "service",
     "version": _options("version", "samples_1h", "latency_windows") + "version",
+    "baseline": _version("baseline", "baseline"),
+    "comparison": _version("comparison", "comparison DESC"),
     "type": _options("type", "samples_1h") + "type = 'cpu' DESC, type",
     "probe": _options("probe", "latency_windows") + "probe = 'runqlat' DESC, probe",
 }

@@ -23,13 +23,17 @@ MIN_SHARE = 0.0002
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One named query. ``labels`` are the identity columns of the table that its condition is on."""
+    """One named query. ``labels`` are the identity columns of the table that its condition is on.
+
+    ``rolls_up`` is false for one on the samples that needs more of them than the rollup keeps.
+    """
 
     name: str
     sql: str
     labels: tuple[str, ...]
     time: str = "time"
     typed: bool = False
+    rolls_up: bool = True
 
     def bound(self, selection: Selection, **parameters: object) -> tuple[str, dict[str, object]]:
         """Return (SQL, parameters) for a selection. Raises ``UsageError`` for a label that the table does not keep."""
@@ -68,6 +72,27 @@ def hourly(query: Query) -> Query:
     """Return a query on the samples for their hourly rollup, which knows neither node nor pod but is kept longer."""
     sql = query.sql.replace("FROM samples ", "FROM samples_1h ")
     return replace(query, name=f"{query.name}_hourly", sql=sql, labels=ROLLUP)
+
+
+_HOURS = (
+    "toStartOfHour(fromUnixTimestamp64Milli({start_ms:Int64} + 3599999, 'UTC'))",
+    "toStartOfHour(fromUnixTimestamp64Milli({end_ms:Int64}, 'UTC'))",
+)
+_KEPT = "cluster, namespace, service, version, type, unit, stack_id, value"
+
+
+def wide(query: Query) -> Query:
+    """Return a query on the samples that reads whole hours from the rollup and only the ends from the samples.
+
+    The sums are the same, for it is filled by the same inserts; a week costs little more than its hours have stacks.
+    """
+    first, last = _HOURS
+    union = (
+        f"FROM (SELECT {_KEPT} FROM samples_1h WHERE @where@ AND time >= {first} AND time < {last} "  # noqa: S608
+        f"UNION ALL SELECT {_KEPT} FROM samples WHERE @where@ AND (time < {first} OR time >= {last}))"
+    )
+    sql = query.sql.replace("FROM samples WHERE @where@", union)
+    return replace(query, name=f"{query.name}_wide", sql=sql, labels=ROLLUP)
 
 
 def _bucket_ns(bucket: str) -> str:
@@ -139,6 +164,43 @@ ORDER BY node_path"""
 
 FLAMEGRAPH = Query("flamegraph", FLAMEGRAPH_SQL, IDENTITY, typed=True)
 
+# The nodes of two versions, each in percent of its own version's whole, so that a busier one is not wider. Small nodes
+# are left out: a level then does not fill the one above it. The panel wants the left value, and adds the right one.
+FLAMEGRAPH_DIFF = Query(
+    "flamegraph_diff",
+    """\
+SELECT toUInt16(length(prefix)) AS level, 100 * l / whole_l AS value, 100 * own_l / whole_l AS self,
+       100 * r / whole_r AS valueRight, 100 * own_r / whole_r AS selfRight,
+       if(empty(prefix), 'total', prefix[-1]) AS label
+FROM
+(
+    SELECT arraySlice(frames, 1, depth) AS prefix, sum(stack_l) AS l, sum(stack_r) AS r,
+           sumIf(stack_l, depth = length(frames)) AS own_l, sumIf(stack_r, depth = length(frames)) AS own_r,
+           greatest(1, max(l) OVER ()) AS whole_l, greatest(1, max(r) OVER ()) AS whole_r
+    FROM
+    (
+        SELECT if(empty(known.frames), ['[stack not stored]'], known.frames) AS frames, stack_l, stack_r
+        FROM (SELECT stack_id, sumIf(value, version = {baseline:String}) AS stack_l,
+                     sumIf(value, version = {comparison:String}) AS stack_r
+              FROM samples WHERE @where@ AND version IN ({baseline:String}, {comparison:String})
+              GROUP BY stack_id) AS counted
+        LEFT JOIN
+        (
+            SELECT stack_id, CAST(any(functions) AS Array(String)) AS frames FROM stacks
+            WHERE stack_id IN (SELECT stack_id FROM samples WHERE @where@
+                               AND version IN ({baseline:String}, {comparison:String}))
+            GROUP BY stack_id
+        ) AS known USING (stack_id)
+    )
+    ARRAY JOIN range(0, length(frames) + 1) AS depth
+    GROUP BY prefix
+)
+WHERE l / whole_l + r / whole_r >= {min_share:Float64}
+ORDER BY prefix""",
+    tuple(label for label in IDENTITY if label != "version"),
+    typed=True,
+)
+
 _BY_STACK = """\
     SELECT stack_value, arrayMap(x -> toString(x), @parts@) AS names
     FROM (SELECT stack_id, sum(value) AS stack_value FROM samples WHERE @where@ GROUP BY stack_id) AS counted
@@ -191,6 +253,7 @@ TOP = {
             f"GROUP BY {label} ORDER BY self DESC, {label} LIMIT {{n:UInt32}}",
             IDENTITY,
             typed=True,
+            rolls_up=label in ROLLUP,
         )
         for label in IDENTITY
         if label != "service"

@@ -1,5 +1,13 @@
 """Every dashboard, listed here and nowhere else."""
 
-from dashboards.boards import events, fleet, hotspots, latency, pipeline
+from dashboards.boards import comparison, events, fleet, hotspots, latency, memory, pipeline
 
-ALL = (fleet.BOARD, hotspots.BOARD, latency.BOARD, events.BOARD, pipeline.BOARD)
+ALL = (
+    fleet.BOARD,
+    hotspots.BOARD,
+    comparison.BOARD,
+    memory.BOARD,
+    latency.BOARD,
+    events.BOARD,
+    pipeline.BOARD,
+)

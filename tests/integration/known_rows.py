@@ -135,6 +135,10 @@ def _samples(start):
         add(second, "node-a", "batch", "", "cpu", UNSTORED, 700 * MS, namespace="jobs")
         add(second, "node-b", ODD, "v'1", "cpu", 17, 1900 * MS)
         add(second, "node-b", "shop", "v1.0", "alloc_space", 12, 4099, "bytes")
+        for node, more in (("node-a", 7), ("node-b", 11)):  # what grows, and what is held
+            add(second, node, "shop", "v1.0", "inuse_space", 11, 10_007 + more * second, "bytes")
+            add(second, node, "shop", "v1.0", "inuse_space", 12, 50_021, "bytes")
+            add(second, node, "shop", "v1.0", "goroutine", 11, 97 + second, "count")
     for stack in TINY:
         add(0, "node-a", "shop", "v1.0", "cpu", stack, 2 * MS)
     return rows

@@ -148,6 +148,38 @@ def test_hotspots_show_the_latest_states_and_their_share(ask, known):
     assert sum(row["self_value"] for row in only) == known.sum(service="batch")
 
 
+def test_two_versions_stand_side_by_side_each_in_percent_of_its_whole(ask, known):
+    sides = {"service": "shop", "baseline": "v1.0", "comparison": "v1.1"}
+    rows = shown(ask, "perfstream-comparison", "Difference", **sides)
+    assert (rows[0]["label"], rows[0]["value"], rows[0]["valueRight"]) == ("total", 100, 100)
+    wholes = [known.sum(service="shop", version=version) for version in ("v1.0", "v1.1")]
+    tops = [known.top(service="shop", version=version) for version in ("v1.0", "v1.1")]
+    for row in rows:
+        if row["level"] == 2 and row["label"] in ("work", "walk"):
+            for side, top, whole in zip(("value", "valueRight"), tops, wholes, strict=True):
+                assert row[side] == pytest.approx(100 * top.get(row["label"], (0, 0))[1] / whole)
+    changed = {
+        row["function"]: row for row in shown(ask, "perfstream-comparison", "Functions that changed most", **sides)
+    }
+    for name in ("alpha", "beta", "walk"):
+        shares = [100 * top.get(name, (0, 0))[0] / whole for top, whole in zip(tops, wholes, strict=True)]
+        assert [changed[name]["baseline_share"], changed[name]["comparison_share"]] == pytest.approx(shares)
+    assert (changed["alpha"]["note"], changed["walk"]["note"], changed["beta"]["note"]) == ("removed", "new", "")
+
+
+def test_what_is_held_is_added_up_over_instances_and_growth_is_from_first_to_last(ask, known):
+    rows = shown(ask, "perfstream-memory", "Heap in use, by service")
+    minutes = sorted(row["bytes"] for row in rows)
+    wanted = sum(10_007 + more * 25 + 50_021 for more in (7, 11))  # the mean of 0, 10, ... 50 s
+    assert minutes[0] == pytest.approx(wanted)
+    assert minutes[-1] == pytest.approx(wanted + (7 + 11) * 240)
+    (alpha, beta) = shown(ask, "perfstream-memory", "Heap growth, by function")
+    assert alpha == {"function": "alpha", "first": 2 * 10_007, "last": 2 * 10_007 + 18 * 290, "growth": 18 * 290}
+    assert beta == {"function": "beta", "first": 2 * 50_021, "last": 2 * 50_021, "growth": 0}
+    (alpha,) = shown(ask, "perfstream-memory", "Goroutine growth, by function", node="node-a")
+    assert alpha == {"function": "alpha", "first": 97, "last": 97 + 290, "growth": 290}
+
+
 def test_cores_by_service_are_cpu_seconds_a_second(ask, known):
     rows = shown(ask, "perfstream-fleet", "CPU by service")
     assert sum(row["cores"] * 60 for row in rows) == pytest.approx(known.sum() / 1e9)

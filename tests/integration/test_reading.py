@@ -180,7 +180,7 @@ def test_top_by_file_and_line(ask, by, name, expected):
 
 def test_types(ask, run, known):
     rows = {row["type"]: row for row in ask("types")}
-    assert set(rows) == {"cpu", "alloc_space"}
+    assert set(rows) == {"cpu", "alloc_space", "inuse_space", "goroutine"}
     assert (rows["cpu"]["value"], rows["cpu"]["unit"]) == (known.sum(), "nanoseconds")
     assert (rows["cpu"]["services"], rows["cpu"]["nodes"]) == (3, 2)
     assert (rows["alloc_space"]["value"], rows["alloc_space"]["unit"]) == (4099 * 30, "bytes")
@@ -274,7 +274,7 @@ def test_nothing_found_says_what_there_is(run, known):
     assert (code, out) == (0, "")
     assert 'nothing recorded for cpu{service="shpo"} from ' in err
     assert "in that time there is: batch [cpu]; " in err
-    assert "shop [alloc_space, cpu] v1.0, v1.1" in err
+    assert "shop [alloc_space, cpu, goroutine, inuse_space] v1.0, v1.1" in err
     code, out, err = run("profile", "top", "--from", "now-3h", "--to", "now-2h", "--dsn", known.dsn, "--format", "json")
     assert (code, out) == (0, "[]\n")
     assert "profiles are there from " in err
