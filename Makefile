@@ -57,6 +57,6 @@ fuzz: install-test  ## mutate inputs of every decoder for ten minutes each; ARGS
 lock:  ## make requirements.lock anew from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url --no-header -q \
 	    --python-version 3.11 -o requirements.lock
-	uv pip compile pyproject.toml --extra worker --extra sink --extra dashboards --extra read --extra build \
+	uv pip compile pyproject.toml --extra worker --extra sink --extra ingest --extra dashboards --extra read --extra build \
 	    -c requirements.lock --generate-hashes --no-emit-index-url --no-header --no-annotate -q \
 	    --python-version 3.11 -o deploy/image/requirements.lock

@@ -8,6 +8,7 @@ import zlib
 
 import pyarrow as pa
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from google.protobuf import json_format
 
 from collectors import spool_files
 from sinks.embedded.compression import frame
@@ -16,6 +17,7 @@ from streams.schema.messages import SCHEMAS, Interval
 from tests.fuzz.run import CORPUS
 from tests.fuzz.targets import NAMES
 from tests.unit.test_codec import event_batch, hotspot_batch, latency_batch, profile_batch
+from tests.unit.test_otlp_decode import SAMPLE, request
 
 
 def records() -> dict[str, bytes]:
@@ -102,8 +104,21 @@ def headers() -> dict[str, bytes]:
     }
 
 
+def otlp() -> dict[str, bytes]:
+    """Requests: eBPF samples by their time stamps, several owners and types, and one in JSON."""
+    one = [(1, [3], []), (3, [1, 2], [7, 8])]
+    owners = [{"service.name": "a", "process.pid": 7}, {"process.executable.path": "/usr/bin/b"}]
+    types = request([(0, "cpu", "nanoseconds", 10, one), (1, "samples", "count", 10, one)], owners)
+    return {
+        "stamps": SAMPLE.SerializeToString(),
+        "owners": types.SerializeToString(),
+        "json": json_format.MessageToJson(types, indent=None).encode(),
+    }
+
+
 ALL = {
     "record": records, "batch": batches, "http": http, "native": native, "spool": spools, "headers": headers,
+    "otlp": otlp,
     "commit": lambda: {"window": b"w1 7 1700000000 1600000000 60 4096", "intent": b'{"perfstream_intent_end": 9}'},
 }  # fmt: skip
 

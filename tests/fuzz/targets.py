@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 
 from collectors import spool_files
-from collectors.ingest import jfr, jfr_labels
+from collectors.ingest import jfr, jfr_labels, otlp
 from collectors.scrapers import pprof
 from runtime import kafka_records
 from sinks import ledger, letters, rows, stacks
@@ -120,6 +120,13 @@ def recording(data: bytes) -> None:
         jfr_labels.contexts(data)
 
 
+def export(data: bytes) -> None:
+    """An OTLP profiles request, in JSON when it looks like it."""
+    with contextlib.suppress(CorruptRecordError):
+        for one in otlp.decode(data, otlp.JSON if data[:1] == b"{" else otlp.PROTO, BOUND):
+            assert one.profile.values.shape == (len(one.profile.texts), 1)
+
+
 def http(data: bytes) -> None:
     """A request: target, content encoding and body, on a line each; and its framed blocks."""
     line, _, rest = data.partition(b"\n")
@@ -201,6 +208,7 @@ TARGETS: MappingProxyType[str, Callable[[bytes], None]] = MappingProxyType(
         "commit": commit,
         "pprof": profile,
         "jfr": recording,
+        "otlp": export,
         "http": http,
         "native": blocks,
         "spool": spool,
