@@ -17,6 +17,10 @@ SAMPLES_KEPT = timedelta(days=30)
 """How long the samples are kept (their TTL); before that only the hourly rollup answers."""
 
 
+WIDE = timedelta(hours=3)
+"""A range from which whole hours are read from the rollup."""
+
+
 @dataclass(frozen=True, slots=True)
 class Flamegraph:
     """Nodes in depth-first pre-order under one root, columns of equal length; values in ``unit``.
@@ -53,8 +57,17 @@ def whole(store: Store, selection: Selection) -> tuple[int, str]:
 
 
 def source(query: Query, selection: Selection) -> Query:
-    """Return the query for the table that covers the selection: before ``SAMPLES_KEPT`` only whole hours are known."""
-    return queries.hourly(query) if selection.start < datetime.now(UTC) - SAMPLES_KEPT else query
+    """Return the query for the tables that answer a selection best.
+
+    Before ``SAMPLES_KEPT`` only whole hours are known. A range of hours takes them from the rollup too, but for its
+    ends, when neither the query nor the selection asks for what that does not keep (nodes, pods).
+    """
+    if selection.start < datetime.now(UTC) - SAMPLES_KEPT:
+        return queries.hourly(query)
+    kept = all(match.label in queries.ROLLUP for match in selection.matches)
+    if kept and selection.end - selection.start >= WIDE and query.rolls_up:
+        return queries.wide(query)
+    return query
 
 
 def top(store: Store, selection: Selection, n: int = 20, by: str = "function") -> list[dict[str, Any]]:

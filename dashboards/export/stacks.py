@@ -42,6 +42,7 @@ PERIOD = Query(
     "SELECT if(uniqExact(period) = 1, any(period), 0) AS period FROM samples WHERE @where@",
     IDENTITY,
     typed=True,
+    rolls_up=False,
 )
 
 
