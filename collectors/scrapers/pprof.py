@@ -29,6 +29,7 @@ MAX_FRAMES_TOTAL = 2_000_000
 MAX_TEXT = 128 * 1024 * 1024
 _CHUNK = 1 << 20
 _VDSO = "[vdso]"
+_UNCLEAN = np.isin(np.arange(256), [*range(32), 127])
 _NONE = (array("q"), array("q"))
 _ZERO = (array("q", [0]), array("q", [-1]))
 
@@ -105,7 +106,7 @@ class _Decoder:
         self._raw = raw
         self._data = np.frombuffer(raw, np.uint8)
         self._top = top
-        self._string_at, self._string_to = self._ranges(6)
+        self._string_at, self._string_to = (places.tolist() for places in self._ranges(6))
 
     def profile(self) -> Profile:
         types = self._fields(1)
@@ -202,15 +203,38 @@ class _Decoder:
         module = _pick(module_names, _find(module_ids, locations.scalar(2, total).view(np.uint64)))[owner]
         # Each distinct frame is written once; the module counts only where it stands in for the name.
         key = np.stack((name, file, number, np.where(name == 0, module, 0)))
-        distinct, frame = np.unique(key, axis=1, return_inverse=True)
-        texts = [
-            stacks.frame_text(self._string(name) or self._module(module), self._string(file), line)
-            for name, file, line, module in distinct.T.tolist()
-        ]
+        distinct, frame = _distinct(key)
+        texts = self._texts(distinct)
         order = np.argsort(owner, kind="stable")
         begin = np.concatenate(([0], np.cumsum(np.bincount(owner, minlength=total))))
         ids = locations.scalar(1, total).view(np.uint64)
-        return ids, begin, frame.reshape(-1)[order], pa.array(texts, pa.string())
+        return ids, begin, frame[order], pa.array(texts, pa.string())
+
+    def _texts(self, frames: NDArray[np.int64]) -> list[str]:
+        """Return the frames (name, file, line, module), shape (4, n), as the contract writes them."""
+        wanted, places = np.unique(frames[:2], return_inverse=True)
+        names, files = places.reshape(2, -1).tolist()
+        strings = self._strings(wanted.tolist())
+        numbers, modules = frames[2:].tolist()
+        # One look at all of them: a frame that needs care is rare.
+        whole = "".join(strings)
+        plain = whole.isascii() and not np.any(_UNCLEAN[np.frombuffer(whole.encode(), np.uint8)])
+        longest_string = max(map(len, strings), default=0)
+        if plain and longest_string <= stacks.MAX_FIELD and np.all(frames[0]) and np.all(frames[2] >= 0):
+            rows = zip(names, files, numbers, strict=True)
+            return [f"{strings[name] or stacks.UNKNOWN}\t{strings[file]}\t{line}" for name, file, line in rows]
+        return [
+            stacks.frame_text(strings[name] or self._module(module), strings[file], line)
+            for name, file, line, module in zip(names, files, numbers, modules, strict=True)
+        ]
+
+    def _strings(self, wanted: list[int]) -> list[str]:
+        """Return many strings; those of ASCII are cut from one text."""
+        if wanted and not 0 <= wanted[0] <= wanted[-1] < len(self._string_at):
+            raise CorruptRecordError("a string index is outside of the string table")
+        text = self._raw.decode("latin-1")
+        found = [text[self._string_at[at] : self._string_to[at]] for at in wanted]
+        return [one if one.isascii() else self._string(at) for one, at in zip(found, wanted, strict=True)]
 
     def _module(self, name: int) -> str:
         path = self._string(name)
@@ -268,6 +292,17 @@ def joined(
         which = np.array([number[text] for text in mended], np.int64)[which]
         result = list(number)
     return result, which
+
+
+def _distinct(key: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return (distinct columns of ``key``, which of them each column is); ``key`` has shape (k, n)."""
+    code = np.zeros(key.shape[1], np.int64)
+    for row in key:
+        # Numbered anew after each row, so that no code outgrows its type.
+        pair = code * (len(row) + 1) + np.unique(row, return_inverse=True)[1].reshape(-1)
+        code = np.unique(pair, return_inverse=True)[1].reshape(-1)
+    _values, first, which = np.unique(code, return_index=True, return_inverse=True)
+    return key[:, first], which.reshape(-1)
 
 
 def _find(ids: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -184,42 +184,82 @@ def top_level(data: bytes, fixed: dict[int, int] | None = None) -> dict[int, tup
         CorruptRecordError: as ``walk``, or there are more than ``MAX_FIELDS``.
     """
     found: dict[int, tuple[array[int], array[int]]] = {}
-    at, size, room = 0, len(data), MAX_FIELDS
+    at, size = 0, len(data)
+    short: list[int] = []
     try:
-        while at < size:
-            room -= 1
-            if room < 0:
-                raise CorruptRecordError(f"the profile has more than {MAX_FIELDS} fields")
-            tag, at = _one(data, at)
-            wire = tag & 7
-            begins, ends = found.setdefault(min(tag >> 3, _OTHER), (array("q"), array("q")))
-            if wire == LENGTH:
-                length = data[at]
+        for _ in range(MAX_FIELDS):
+            if at >= size:
+                break
+            # Nearly every field has one byte of tag and one or two of length: its place is noted, no more.
+            if data[at] & 0x87 == LENGTH:
+                length = data[at + 1]
                 if length < 0x80:
-                    at += 1
-                else:
-                    length, at = _one(data, at)
-                if length > size - at:
-                    break
-                begins.append(at)
-                at += length
-                ends.append(at)
-            elif wire == VARINT:
-                value, at = _one(data, at)
-                begins.append(value - (1 << 64) if value >> 63 else value)
-                ends.append(-1)
-            elif wire in (FIXED64, FIXED32):
-                if fixed is not None:
-                    fixed[tag >> 3] = at
-                at += 8 if wire == FIXED64 else 4
-            else:
-                raise CorruptRecordError("unknown wire type")
+                    short.append(at)
+                    at += length + 2
+                    continue
+                more = data[at + 2]
+                if more < 0x80:
+                    short.append(at)
+                    at += (length & 0x7F | more << 7) + 3
+                    continue
+            at = _field(data, at, found, fixed)
+        else:
+            if at < size:
+                raise CorruptRecordError(f"the profile has more than {MAX_FIELDS} fields")
     except IndexError:
         at = size + 1
     if at != size:
         raise CorruptRecordError("the data end inside a field")
+    if short:
+        _add(found, np.frombuffer(data, np.uint8), np.array(short, np.int64))
     # A field that only came in a fixed width is not there.
     return {number: ranges for number, ranges in found.items() if len(ranges[0])}
+
+
+def _field(data: bytes, at: int, found: dict[int, tuple[array[int], array[int]]], fixed: dict[int, int] | None) -> int:
+    """Add the field at ``at``, whatever it is; returns where the next one begins, which may lie behind the data."""
+    tag, at = _one(data, at)
+    wire = tag & 7
+    begins, ends = found.setdefault(min(tag >> 3, _OTHER), (array("q"), array("q")))
+    if wire == LENGTH:
+        length, at = _one(data, at)
+        if length > len(data) - at:
+            return len(data) + 1
+        begins.append(at)
+        at += length
+        ends.append(at)
+    elif wire == VARINT:
+        value, at = _one(data, at)
+        begins.append(value - (1 << 64) if value >> 63 else value)
+        ends.append(-1)
+    elif wire in (FIXED64, FIXED32):
+        if fixed is not None:
+            fixed[tag >> 3] = at
+        at += 8 if wire == FIXED64 else 4
+    else:
+        raise CorruptRecordError("unknown wire type")
+    return at
+
+
+def _add(found: dict[int, tuple[array[int], array[int]]], data: Bytes, at: Positions) -> None:
+    """Add the length-delimited fields whose one-byte tags stand at ``at`` and whose lengths take one or two bytes."""
+    first = data[at + 1].astype(np.int64)
+    # The byte after a one-byte length may lie behind the data.
+    second = data[np.minimum(at + 2, len(data) - 1)].astype(np.int64)
+    long = first >= 0x80
+    begin = at + 2 + long
+    end = begin + np.where(long, first & 0x7F | second << 7, first)
+    numbers = data[at] >> 3
+    for number in np.flatnonzero(np.bincount(numbers)).tolist():
+        chosen = numbers == number
+        begins, ends = begin[chosen], end[chosen]
+        others = found.get(number)
+        if others is not None and len(others[0]):
+            # Varints of the same field have no place; no field has both.
+            begins, ends = np.concatenate((others[0], begins)), np.concatenate((others[1], ends))
+            order = np.argsort(begins, kind="stable")
+            begins, ends = begins[order], ends[order]
+        found[number] = array("q", begins.tobytes()), array("q", ends.tobytes())
 
 
 def _one(data: bytes, at: int) -> tuple[int, int]:
