@@ -98,6 +98,28 @@ def test_arguments_of_the_reading_commands(site, run, untouched, tmp_path, comma
     assert (code, out) in ((1, ""), (2, "")), out
 
 
+@pytest.mark.parametrize("evil", EVIL[:2])
+def test_arguments_of_export_list_and_compare(site, run, untouched, tmp_path, evil):
+    times, where = site.known.times, ("--dsn", site.known.dsn)
+    quoted = evil.replace("\\", "\\\\").replace('"', '\\"')
+    matcher = f'{{service="{quoted}"}}'
+    sides = ("--baseline", matcher, "--comparison", "shop")
+    for arguments in (
+        *(("export", option, evil) for option in (*LABELS, "--type")), ("export", matcher), ("list", evil),
+        *(("list", "alpha", option, evil) for option in (*LABELS, "--type")), ("list", "alpha", matcher),
+        ("compare", *sides), ("compare", "--baseline", "shop", *sides[2:], "--type", evil),
+        ("compare", "--baseline", "shop", "--comparison", "shop", "--load", evil, "--fail-on-regression"),
+    ):  # fmt: skip
+        output = ("-o", tmp_path / "x.pb.gz") if arguments[0] == "export" else ("--format", "json")
+        code, out, err = run(*arguments, *times, *where, *output)
+        if "--load" in arguments:
+            assert (code, json.loads(out)[0]["verdict"]) == (0, "no finding"), err
+        else:
+            assert (code, out) == (1, ""), (arguments, err)
+            assert "nothing recorded" in err or "no function" in err
+        assert "Code:" not in err
+
+
 UNKNOWN = {}
 """What an unknown plain value gives, by board, panel and variable: asked once."""
 
