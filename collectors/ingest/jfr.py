@@ -4,7 +4,8 @@ Each kind of event becomes a profile of its own, with the type names that rows c
 TLAB events, else from ``ObjectAllocationSample``; CPU time from ``CPUTimeSample`` where the JVM has it, else from
 ``ExecutionSample``: both at once would count twice. Times in ticks become nanoseconds. An event without a stack counts
 under ``[unknown]``, so that sums are whole. Not read: ``jdk.NativeMethodSample`` (threads that mostly wait).
-Cost: about 1 microsecond an event, and 20 ms for a JVM's metadata. Memory: bounded by the limits below.
+Cost: 7 ms for an upload of the agent with 1,000 events, 25 ms more for the metadata of a JVM's own recording; bounded
+to 4 s for the worst chunk. Memory: for the largest recording that the limits allow up to a GB for a moment.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from streams.schema.errors import CorruptRecordError
 
 CHECKPOINT = 1
 MAX_EVENTS = 1_000_000
+MAX_SETTINGS = 10_000
 _SHORTEST = 2
 
 Column = NDArray[np.int64]
@@ -98,9 +99,9 @@ def columns(
 def settings(
     data: bytes, steps: tuple[Step, ...], at: Positions, end: Positions, texts: dict[int, bytes]
 ) -> list[tuple[int, str, str]]:
-    """Return (event type, name, value) of each ``jdk.ActiveSetting``."""
+    """Return (event type, name, value) of each ``jdk.ActiveSetting``, of the first ``MAX_SETTINGS``."""
     found = []
-    for begin, stop in zip(at.tolist(), end.tolist(), strict=True):
+    for begin, stop in zip(at[:MAX_SETTINGS].tolist(), end[:MAX_SETTINGS].tolist(), strict=True):
         cursor = Cursor(data, begin, stop)
         row: dict[str, int | str] = {}
         for step in steps:

@@ -52,9 +52,9 @@ def texts_of(pools: Pools, wanted: Column) -> tuple[list[str], Column]:
     stops = np.cumsum(depth)
     # Leaf first in the recording, root first in the contract.
     place = np.repeat(begin + depth - 1, depth) - (np.arange(total) - np.repeat(stops - depth, depth))
-    none = np.zeros(0, np.int64)
-    method = traces.frames.get("method", none)[place] if total else none
-    line = traces.frames["lineNumber"][place] if total and "lineNumber" in traces.frames else np.zeros(total, np.int64)
+    absent = np.zeros(int(traces.length.sum()), np.int64)
+    method = traces.frames.get("method", absent)[place] if total else place
+    line = traces.frames.get("lineNumber", absent)[place] if total else place
     line = np.clip(line.astype(np.int32), 0, None).astype(np.int64)
     distinct, frame = np.unique(np.stack((method, line)), axis=1, return_inverse=True)
     methods, which = np.unique(distinct[0], return_inverse=True)

@@ -6,6 +6,8 @@ without a name is named after its module, ``[libc.so.6]``, as in pprof.
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ from streams.schema.errors import CorruptRecordError
 
 Column = NDArray[np.int64]
 _NONE = np.zeros(0, np.int64)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def messages(fields: wire.Fields, number: int) -> wire.Fields:
@@ -126,13 +129,29 @@ class Dictionary:
         module = _picked(mappings.scalar(4, mapping_count), locations.scalar(1, total)[owner], "mapping")
         key = np.stack((name, file, number, np.where(name == 0, module, 0)))
         distinct, frame = np.unique(key, axis=1, return_inverse=True)
-        texts = [
-            stacks.frame_text(self.string(name) or self._module(module), self.string(file), line)
-            for name, file, line, module in distinct.T.tolist()
-        ]
+        texts = self._texts(distinct)
         order = np.argsort(owner, kind="stable")
         begin = np.concatenate(([0], np.cumsum(np.bincount(owner, minlength=total))))
         return begin, frame.reshape(-1)[order], pa.array(texts, pa.string())
+
+    def _texts(self, frames: Column) -> list[str]:
+        """Return the frames (name, file, line, module), shape (4, n), as the contract writes them."""
+        names, files, lines, modules = frames.tolist()
+        strings = {at: self.string(at) for at in {*names, *files}}
+        rows = zip(names, files, lines, modules, strict=True)
+        # One look at all strings: those that must be mended are rare.
+        if (
+            min(lines, default=0) < 0
+            or max(map(len, strings.values()), default=0) > stacks.MAX_FIELD
+            or _CONTROL.search("".join(strings.values()))
+        ):
+            return [stacks.frame_text(strings[n] or self._module(m), strings[f], line) for n, f, line, m in rows]
+        return [
+            f"{strings[n]}\t{strings[f]}\t{line}"
+            if strings[n]
+            else stacks.frame_text(self._module(m), strings[f], line)
+            for n, f, line, m in rows
+        ]
 
     def _module(self, name: int) -> str:
         path = self.string(name)

@@ -226,6 +226,19 @@ def test_classes_that_contain_themselves_are_refused():
         jfr.decode(writer.chunk(writer.metadata(EVENTS, constants=loops), POOLS, [execution(1)]))
 
 
+def test_fields_that_are_not_there_are_unknown():
+    for name in ("method", "lineNumber"):
+        frame = [(f"other{field}" if field == name else field, *rest) for field, *rest in writer.CONSTANTS[
+            "jdk.types.StackFrame"]]  # fmt: skip
+        meta = writer.metadata(EVENTS, constants={**writer.CONSTANTS, "jdk.types.StackFrame": frame})
+        (part,) = jfr.decode(writer.chunk(meta, POOLS, [execution(1)]))
+        (text,) = part.profile.texts
+        found = stacks.split(text)
+        assert len(found) == 3
+        assert [frame.line for frame in found] == ([7, 8, 9] if name == "method" else [0, 0, 0])
+        assert ({frame.function for frame in found} == {"[unknown]"}) == (name == "method")
+
+
 def test_nothing_is_nothing():
     assert jfr.decode(b"") == []
     assert jfr.decode(recording()) == []

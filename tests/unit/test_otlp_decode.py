@@ -119,6 +119,16 @@ def test_json_is_read_like_protobuf(content_type):
     assert ours(otlp.decode(gzip.compress(SAMPLE.SerializeToString()))) == plainly(SAMPLE)
 
 
+@pytest.mark.parametrize("name", ["wo\trk", "\n", "x" * 3000, "n\x7f"])
+def test_names_that_would_break_a_stack_are_mended(name):
+    message = request([(0, "samples", "count", 10, STAMPS)])
+    message.dictionary.string_table[message.dictionary.function_table[2].name_strindex] = name
+    assert ours(otlp.decode(message.SerializeToString())) == plainly(message)
+    message = request([(0, "samples", "count", 10, STAMPS)])
+    message.dictionary.location_table[1].lines[0].line = -3
+    assert ours(otlp.decode(message.SerializeToString())) == plainly(message)
+
+
 def test_resources_are_owners():
     resources = [
         {"service.name": "shop", "service.version": "v1", "k8s.namespace.name": "web", "k8s.pod.name": "shop-1",
