@@ -114,40 +114,46 @@ def events(rows: Sequence[Mapping[str, Any]], *, err: bool = False) -> None:
     )
 
 
-WIDE = 130
-"""Columns of a terminal from which a comparison shows total shares beside self."""
+WITH_P, WITH_BOTH = 100, 140
+"""Columns of a terminal from which a comparison shows p, and self and total shares beside each other."""
 
 
 def comparison(rows: Sequence[Mapping[str, Any]], n: int) -> None:
-    """Write the first ``n`` rows of a ``comparing.Comparison``, and how many findings there are in all."""
-    wide = not sys.stdout.isatty() or shutil.get_terminal_size((100, 24)).columns >= WIDE
+    """Write the first ``n`` rows of a ``comparing.Comparison``, and how many findings there are in all.
+
+    A row's figures are of the share that its verdict is about, self where there is none; points with their 95 %.
+    """
+    width = shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else WITH_BOTH
     costs = any(row["baseline_self_per_unit"] is not None for row in rows)
     lines = []
     for row in rows[:n]:
-        # Of the share that the verdict is about; self where there is none.
-        line = {"function": row["function"], **_change(row, "self")}
-        if wide:
-            line |= {f"total {name}": text for name, text in _change(row, "total").items()}
+        of = row["by"] or "self"
+        line = {"function": row["function"]}
+        if width >= WITH_BOTH:
+            line |= {f"{kind} {name}": text for kind in ("self", "total") for name, text in _change(row, kind).items()}
+        else:
+            line |= {"of": of, **_change(row, of)}
         if costs:
-            old, new = row["baseline_self_per_unit"], row["comparison_self_per_unit"]
-            line["self/unit"] = f"{human(old, row['unit'])} → {human(new, row['unit'])}"
-        of = f" ({row['by']})" if row["by"] == "total" else ""
-        line["p"] = f"{row[(row['by'] or 'self') + '_p']:.2g}"
-        line["verdict"] = row["verdict"] + of
+            old, new = row[f"baseline_{of}_per_unit"], row[f"comparison_{of}_per_unit"]
+            line["per unit"] = f"{human(old, row['unit'])} → {human(new, row['unit'])}"
+        if width >= WITH_P:
+            line["p"] = f"{row[of + '_p']:.2g}"
+        both = width >= WITH_BOTH and row["by"] == "total"
+        line["verdict"] = row["verdict"] + (" (total)" if both else "")
         lines.append(line)
-    write_table(lines, right=[name for name in (lines[0] if lines else {}) if name not in ("function", "verdict")])
+    left = ("function", "of", "verdict")
+    write_table(lines, right=[name for name in (lines[0] if lines else {}) if name not in left])
     found = [row["verdict"] for row in rows if row["by"]]
     summary = ", ".join(f"{found.count(word)} {word}" for word in dict.fromkeys(found))
     click.secho(f"{len(rows)} functions compared: {summary or 'no finding'}", dim=True)
 
 
 def _change(row: Mapping[str, Any], kind: str) -> dict[str, str]:
-    low, high = row[f"{kind}_points_low"], row[f"{kind}_points_high"]
+    half = (row[f"{kind}_points_high"] - row[f"{kind}_points_low"]) / 2
     return {
         "before": f"{row[f'baseline_{kind}_share']:.2%}",
         "after": f"{row[f'comparison_{kind}_share']:.2%}",
-        "points": f"{row[f'{kind}_points']:+.2f}",
-        "95 %": f"{low:+.2f} to {high:+.2f}",
+        "points": f"{row[f'{kind}_points']:+.2f} ± {half:.2f}",
     }
 
 

@@ -147,7 +147,8 @@ def test_the_table_and_the_page(run, known, tmp_path):  # noqa: F811
                          "--dsn", known.dsn, "-n", 3, "--html", path)  # fmt: skip
     assert code == 0
     lines = out.splitlines()
-    assert lines[0].split()[:4] == ["function", "before", "after", "points"]
+    assert lines[0].split("  ")[0] == "function"
+    assert lines[0].split()[1:7] == ["self", "before", "self", "after", "self", "points"]
     share = known.top(service="shop", version="v1.0")["alpha"][0] / known.sum(service="shop", version="v1.0")
     assert lines[1].split()[:4] == ["alpha", f"{share:.2%}", "0.00%", f"{-100 * share:.2f}"]
     assert lines[1].endswith("removed")

@@ -140,3 +140,34 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PerfstreamError, match=r"cannot write .*/file/f\.html: .*; choose another file with -o"):
         page.write(tmp_path / "file" / "f.html", GRAPH, "t")
+
+
+def compared(name, verdict, by, before, after):
+    row = {"function": name, "verdict": verdict, "by": by, "unit": "nanoseconds"}
+    for kind, scale in (("self", 1), ("total", 2)):
+        points = 100 * scale * (after - before)
+        row |= {f"baseline_{kind}_share": scale * before, f"comparison_{kind}_share": scale * after,
+                f"{kind}_points": points, f"{kind}_points_low": points - 0.5, f"{kind}_points_high": points + 0.5,
+                f"{kind}_p": 1.2e-5 * scale,
+                f"baseline_{kind}_per_unit": 1500, f"comparison_{kind}_per_unit": None}  # fmt: skip
+    return row
+
+
+@pytest.mark.parametrize("width", [80, 100, 140, 160])
+def test_a_comparison_fits_the_terminal(monkeypatch, capsys, width):
+    rows = [
+        compared("github.com/acme/checkout/pricing.(*Engine).evaluateDiscounts", "regressed", "self", 0.05, 0.07),
+        compared("main", "removed", "total", 0.4, 0),
+        compared("x", "too few samples", "", 0, 0.00001),
+    ]
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    show.comparison(rows, 20)
+    lines = [click.unstyle(line) for line in capsys.readouterr().out.splitlines()]
+    assert max(map(len, lines)) <= width
+    assert lines[-1] == "3 functions compared: 1 regressed, 1 removed"
+    assert "+2.00 ± 0.50" in lines[1]
+    assert "1.5 µs → -" in lines[1]
+    assert "80.00% 0.00% -80.00 ± 0.50" in " ".join(lines[2].split())  # what the verdict is about
+    assert ("2.4e-05" in lines[2]) == (width >= 100)
+    assert "regressed" in lines[1]
