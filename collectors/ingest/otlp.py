@@ -2,7 +2,8 @@
 
 One series for each profile of each resource; the resource's attributes are its labels, and a process without
 ``service.name`` is called by its executable. Stacks are written once for the whole request. A sample without values
-counts its time stamps. Cost: as pprof, about 6 ms for 1,000 samples; JSON goes through protobuf's own parser.
+counts its time stamps. Cost: about 12 ms for 1,000 samples among 3,000 functions; JSON goes through protobuf's own
+parser.
 """
 
 from __future__ import annotations

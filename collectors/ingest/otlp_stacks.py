@@ -66,7 +66,8 @@ class Dictionary:
         self._raw = raw
         self._view = view
         self._tables = parts(raw, begin, end)
-        self._string_at, self._string_to = ranges(self._tables, 5)
+        # Lists: strings are looked at one by one.
+        self._string_at, self._string_to = (side.tolist() for side in ranges(self._tables, 5))
 
     def string(self, index: int) -> str:
         """Return one string.
