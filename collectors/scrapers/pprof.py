@@ -8,6 +8,7 @@ frames and stacks. Memory: bounded by the limits below, for the largest profile 
 
 from __future__ import annotations
 
+import math
 import zlib
 from array import array
 from dataclasses import dataclass
@@ -234,6 +235,8 @@ class _Decoder:
             raise CorruptRecordError("a string index is outside of the string table")
         text = self._raw.decode("latin-1")
         found = [text[self._string_at[at] : self._string_to[at]] for at in wanted]
+        if "".join(found).isascii():
+            return found
         return [one if one.isascii() else self._string(at) for one, at in zip(found, wanted, strict=True)]
 
     def _module(self, name: int) -> str:
@@ -297,10 +300,15 @@ def joined(
 def _distinct(key: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return (distinct columns of ``key``, which of them each column is); ``key`` has shape (k, n)."""
     code = np.zeros(key.shape[1], np.int64)
-    for row in key:
-        # Numbered anew after each row, so that no code outgrows its type.
-        pair = code * (len(row) + 1) + np.unique(row, return_inverse=True)[1].reshape(-1)
-        code = np.unique(pair, return_inverse=True)[1].reshape(-1)
+    spans = [int(row.max(initial=0)) + 1 for row in key]
+    fits = bool(np.all(key >= 0)) and math.prod(spans) < 1 << 62
+    for row, span in zip(key, spans, strict=True):
+        if fits:
+            code = code * span + row
+        else:
+            # Numbered anew after each row, so that no code outgrows its type.
+            pair = code * (len(row) + 1) + np.unique(row, return_inverse=True)[1].reshape(-1)
+            code = np.unique(pair, return_inverse=True)[1].reshape(-1)
     _values, first, which = np.unique(code, return_index=True, return_inverse=True)
     return key[:, first], which.reshape(-1)
 
@@ -309,6 +317,10 @@ def _find(ids: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.int
     """Return where each wanted id stands in ``ids``, -1 where it does not."""
     if len(ids) == 0:
         return np.full(len(wanted), -1, np.int64)
+    if ids[0] == 1 and ids[-1] == len(ids) and np.all(ids[1:] == ids[:-1] + np.uint64(1)):
+        # Numbered from 1 on, as nearly every writer does it; 0 becomes the greatest number.
+        place = wanted - np.uint64(1)
+        return np.where(place < len(ids), place.view(np.int64), -1)
     order = np.argsort(ids, kind="stable")
     at = np.searchsorted(ids[order], wanted)
     at[at == len(ids)] = 0

@@ -175,3 +175,17 @@ def test_jobs_are_aligned_and_spread():
     growing = [_Job(t, "mutex", 60, (t.label, "mutex")).first_ns(NOW) for t in targets]
     assert all(NOW <= at <= NOW + 2 * SECOND for at in growing)
     assert len(set(growing)) == 100
+
+
+@pytest.mark.parametrize("scale", [1, 1 << 40, -1])
+def test_distinct_columns_are_found_whatever_their_numbers(scale):
+    key = np.random.default_rng(7).integers(0, 5, (4, 211)) * scale
+    distinct, which = pprof._distinct(key)
+    assert np.array_equal(distinct[:, which], key)
+    assert distinct.shape[1] == np.unique(key, axis=1).shape[1]
+
+
+def test_ids_are_found_whether_they_count_from_one_or_not():
+    wanted = np.array([0, 1, 3, 4, (1 << 64) - 1], np.uint64)
+    for ids, places in (([1, 2, 3], [-1, 0, 2, -1, -1]), ([3, 1, 7], [-1, 1, 0, -1, -1]), ([], [-1] * 5)):
+        assert pprof._find(np.array(ids, np.uint64), wanted).tolist() == places
