@@ -59,8 +59,10 @@ def record(data: bytes) -> None:
         return
     known = stacks.KnownStacks()
     if schema == "profile":
-        rows.samples([message, message])
-        stacks.missing([message], known, 5)
+        seen: set[int] = set()
+        lean = [rows.lean(message, seen), rows.lean(message, seen)]
+        rows.samples(lean)
+        stacks.missing(lean, known, 5)
     elif schema == "event":
         rows.events([message, message])
     elif schema != "latency":
