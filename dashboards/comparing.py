@@ -185,6 +185,8 @@ def compare(
             }
             for side, load in zip(("baseline", "comparison"), loads or (0.0, 0.0), strict=True):
                 row[f"{side}_{kind}_per_unit"] = row[f"{side}_{kind}"] / load if load else None
+            costs = row[f"baseline_{kind}_per_unit"], row[f"comparison_{kind}_per_unit"]
+            row[f"{kind}_per_unit_change"] = costs[1] - costs[0] if loads else None
         row["unit"] = next((one.unit for one in cells if one.unit), "")
         row["verdict"], row["by"] = _verdict(row, rate, min_points, bool(found["total"].tested[i]))
         rows.append(row)

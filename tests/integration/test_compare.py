@@ -115,7 +115,10 @@ def test_the_cost_of_a_unit_of_load(compare, known):  # noqa: F811
     beta = rows["beta"]
     assert beta["baseline_self_per_unit"] == beta["baseline_self"] / 1000
     assert beta["comparison_self_per_unit"] == beta["comparison_self"] / 250
+    assert beta["self_per_unit_change"] == beta["comparison_self"] / 250 - beta["baseline_self"] / 1000
+    assert beta["total_per_unit_change"] == beta["self_per_unit_change"]  # it calls nothing
     assert compare(V10, V11)[0]["beta"]["baseline_self_per_unit"] is None
+    assert compare(V10, V11)[0]["beta"]["self_per_unit_change"] is None
     rows, err, _code = compare(V10, "shop", "--load", "syscall:read")
     events = len(known.latencies["syscall", "read", "shop"])
     assert rows["beta"]["baseline_self_per_unit"] == pytest.approx(rows["beta"]["baseline_self"] / events)
