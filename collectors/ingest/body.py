@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
 from collectors.ingest.errors import RefusedError
@@ -22,29 +23,47 @@ class Source(Protocol):
         """Return one line, or so many bytes of it."""
 
 
+class Share:
+    """What one body holds of the budget."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self.held = 0
+
+    def take(self, size: int) -> None:
+        """Add bytes that the body is about to hold.
+
+        Raises:
+            RefusedError: 429, there is no room now.
+        """
+        self._budget.take(size, self.held)
+        self.held += size
+
+
 class Budget:
-    """Bytes that bodies hold at this moment; beyond the bound new ones are refused."""
+    """Bytes that bodies hold at this moment; beyond the bound new ones are refused, one alone never."""
 
     def __init__(self, bound: int) -> None:
         self._bound = bound
         self._lock = threading.Lock()
         self.held = 0
 
-    def take(self, size: int) -> None:
-        """Add a body's bytes.
+    @contextmanager
+    def share(self) -> Iterator[Share]:
+        """Hold a share for a block."""
+        share = Share(self)
+        try:
+            yield share
+        finally:
+            with self._lock:
+                self.held -= share.held
 
-        Raises:
-            RefusedError: 429, there is no room now.
-        """
+    def take(self, size: int, own: int) -> None:
+        """Add bytes to a share that holds ``own``; as ``Share.take``."""
         with self._lock:
-            if self.held and self.held + size > self._bound:
+            if self.held > own and self.held + size > self._bound:
                 raise RefusedError(429, "busy", "too many profiles are being received; come again", retry_after_s=1)
             self.held += size
-
-    def give(self, size: int) -> None:
-        """Take them away again."""
-        with self._lock:
-            self.held -= size
 
 
 def too_large(bound: int) -> RefusedError:
@@ -68,11 +87,11 @@ def length_of(headers: Mapping[str, str], bound: int) -> int | None:
     return int(text)
 
 
-def read(source: Source, length: int | None, bound: int) -> bytes:
-    """Return the body.
+def read(source: Source, length: int | None, bound: int, share: Share) -> bytes:
+    """Return the body; the share has room for ``length``, chunks are added to it.
 
     Raises:
-        RefusedError: 413, a chunked body is beyond the bound; 408, it ended early.
+        RefusedError: 413, a chunked body is beyond the bound; 429, beyond the budget; 408, it ended early.
     """
     if length is not None:
         data = source.read(length)
@@ -94,6 +113,7 @@ def read(source: Source, length: int | None, bound: int) -> bytes:
             return bytes(out)
         if len(out) + left > bound:
             raise too_large(bound)
+        share.take(left)
         piece = source.read(left)
         if len(piece) != left:
             raise RefusedError(408, "cut", "failed to read request body: it ended early")

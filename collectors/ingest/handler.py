@@ -54,6 +54,10 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
         """Say nothing: a URL may hold anything."""
 
+    def handle_expect_100(self) -> bool:
+        """Invite a body only when the request's head has been looked at."""
+        return True
+
     def do_GET(self) -> None:
         """Answer probes of clients and load balancers."""
         path = urlsplit(self.path).path
@@ -69,14 +73,11 @@ class Handler(BaseHTTPRequestHandler):
         self._unread = self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers
         path, route = "", None
         try:
-            parts = urlsplit(self.path)
-            # Addresses of clients may end in a slash, or name a prefix that a proxy leaves.
-            path = "/" + parts.path.strip("/")
+            path, parameters = _target(self.path)
             route = ROUTES.get(path)
             if route is None:
                 raise RefusedError(404, "path", f"no such path; there are {', '.join(ROUTES)}")
-            pairs = parse_qsl(parts.query, keep_blank_values=True, max_num_fields=100)
-            content_type, answer = self._take(route, dict(reversed(pairs)))
+            content_type, answer = self._take(route, parameters)
             self.server.metrics.requests.labels(path, "200").inc()
             self._answer(200, content_type, answer)
         except RefusedError as error:
@@ -84,9 +85,10 @@ class Handler(BaseHTTPRequestHandler):
         except BrokerUnavailableError as error:
             unavailable = RefusedError(503, "kafka", f"not stored, send it again: {error}", _RETRY_AFTER_S)
             self._refuse(path, unavailable, route)
-        except ValueError:
-            self._refuse("other", RefusedError(400, "bad_request", "the URL cannot be read"), route)
-        except (BrokenPipeError, ConnectionResetError, TimeoutError):
+        except TimeoutError:
+            self._refuse(path, RefusedError(408, "cut", "failed to read request body: it stopped"), route)
+            self.close_connection, self._unread = True, False
+        except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
         except Exception as error:  # noqa: BLE001 - one request must not end the process
             _LOG.exception("request failed")
@@ -101,15 +103,13 @@ class Handler(BaseHTTPRequestHandler):
         access.check(options, headers)
         route.check(Request(parameters, headers, b""))
         length = bodies.length_of(headers, options.max_body_bytes)
-        # A chunked body is counted with what it may become.
-        held = options.max_body_bytes if length is None else length
-        shared.budget.take(held)
-        try:
-            if self.headers.get("Expect", "").lower() == "100-continue":
+        with shared.budget.share() as share:
+            share.take(length or 0)
+            if headers.get("Expect", "").lower() == "100-continue":
                 self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 self.wfile.flush()
             self.connection.settimeout(_STALL_S)
-            data = bodies.read(self.rfile, length, options.max_body_bytes)
+            data = bodies.read(self.rfile, length, options.max_body_bytes, share)
             self._unread = False
             began = time.monotonic()
             shared.metrics.bytes.inc(len(data))
@@ -127,10 +127,8 @@ class Handler(BaseHTTPRequestHandler):
             shared.metrics.profiles.inc(len(series))
             shared.metrics.rows.inc(sum(piece.rows for piece in taken.pieces))
             shared.metrics.seconds.observe(time.monotonic() - began)
-            return route.answer(request)
-        finally:
-            shared.budget.give(held)
             self.connection.settimeout(_IDLE_S)
+            return route.answer(request)
 
     def _refuse(self, path: str, error: RefusedError, route: Route | None) -> None:
         status = route.statuses.get(error.status, error.status) if route else error.status
@@ -169,3 +167,13 @@ class Handler(BaseHTTPRequestHandler):
             left = _DRAIN
             while left > 0 and (data := self.rfile.read1(1 << 20)):
                 left -= len(data)
+
+
+def _target(text: str) -> tuple[str, dict[str, str]]:
+    """Return (path without a slash at its end, parameters) of a request target; of a repeated one the first counts."""
+    try:
+        parts = urlsplit(text)
+        pairs = parse_qsl(parts.query, keep_blank_values=True, max_num_fields=100)
+    except ValueError:
+        raise RefusedError(400, "bad_request", "the URL cannot be read") from None
+    return "/" + parts.path.strip("/"), dict(reversed(pairs))

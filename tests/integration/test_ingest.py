@@ -215,6 +215,23 @@ def test_200_megabytes_are_refused_before_they_are_read(server, unique):
         assert client.makefile("rb").readline().startswith(b"HTTP/1.1 413 ")
 
 
+def test_chunked_bodies_and_bodies_that_wait_for_an_invitation(server, unique):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        answers = client.makefile("rb")
+        head = f"POST /ingest?name={unique} HTTP/1.1\r\nHost: x\r\n"
+        client.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n4\r\na 7\n\r\n5\r\nb 11\n\r\n0\r\n\r\n".encode())
+        assert answers.readline() == b"HTTP/1.1 200 OK\r\n"
+        while answers.readline() != b"\r\n":
+            pass
+        client.sendall(f"{head}Content-Length: 5\r\nExpect: 100-continue\r\n\r\n".encode())
+        assert answers.readline() == b"HTTP/1.1 100 Continue\r\n"
+        assert answers.readline() == b"\r\n"
+        client.sendall(b"a 13\n")
+        assert answers.readline() == b"HTTP/1.1 200 OK\r\n"
+        client.sendall(b"")
+    assert server.sums(unique) == {("process_cpu", "a"): 200_000_000, ("process_cpu", "b"): 110_000_000}
+
+
 def test_profiles_that_arrive_together_travel_together_and_every_value_counts(server, unique):
     from concurrent.futures import ThreadPoolExecutor
 
