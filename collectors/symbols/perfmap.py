@@ -6,12 +6,16 @@ about an address wins. At most ``MAX_BYTES`` of a file are kept.
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from numpy.typing import NDArray
 
 from collectors.symbols.elf import Read
 
 MAX_BYTES = 32 * 1024 * 1024
+# V8: what kind of code, how far it is optimised (~ interpreted, ^ or + baseline, * optimised), name, place.
+_V8 = re.compile(r"(?:JS|LazyCompile|Function|Script|Eval):[~^*+]?(\S*) (.*?):(\d+)(?::\d+)?\Z")
 
 
 class PerfMap:
@@ -66,3 +70,11 @@ class PerfMap:
         if at < 0 or address >= int(self._ends[at]):
             return ""
         return self._names[int(self._order[at])].decode("utf-8", "replace")
+
+
+def parts(name: str, file: str) -> tuple[str, str, int]:
+    """Return (function, file, line) of a name, ``file`` where it does not say; V8's are the same however compiled."""
+    found = _V8.match(name)
+    if found is None:
+        return name, file, 0
+    return found[1] or "(anonymous)", found[2], int(found[3])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from collectors.symbols import elf, files, maps
 from collectors.symbols.modules import Key, Modules
-from collectors.symbols.perfmap import PerfMap
+from collectors.symbols.perfmap import PerfMap, parts
 from streams.schema.stacks import UNKNOWN, frame_text
 
 ANONYMOUS = "[anon]"
@@ -142,7 +142,7 @@ class Process:
             self._perf_map = PerfMap()
             self._update_perf_map(self._perf_map)
         name = self._perf_map.name(address)
-        return frame_text(name, ANONYMOUS) if name else ""
+        return frame_text(*parts(name, ANONYMOUS)) if name else ""
 
     def _update_perf_map(self, perf_map: PerfMap) -> bool:
         root = self._proc / str(self.pid) / "root"

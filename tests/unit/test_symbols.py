@@ -19,7 +19,7 @@ from collectors.symbols.elf import Elf, reader_of_bytes
 from collectors.symbols.kernel import KernelSymbols
 from collectors.symbols.lru import Lru
 from collectors.symbols.modules import Module, Modules
-from collectors.symbols.perfmap import PerfMap
+from collectors.symbols.perfmap import PerfMap, parts
 from collectors.symbols.process import Process, identity
 from collectors.symbols.symbolizer import callers_adjusted
 from streams.schema.stacks import split, stack_id
@@ -298,3 +298,18 @@ def test_paths_do_not_lead_out_of_a_root(tmp_path):
     for path in ("/tmp/link", "/tmp/absolute", "/../secret", "/tmp", "/tmp/pipe"):
         with pytest.raises(OSError):  # noqa: PT011 - the kernel's reasons differ
             os.close(files.open_in_root(tmp_path / "root", path))
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("JS:*sell /srv/shop.js:5:20", ("sell", "/srv/shop.js", 5)),
+        ("LazyCompile:~sell /srv/my shop.js:5:20", ("sell", "/srv/my shop.js", 5)),
+        ("JS:^ /srv/shop.js:7:1", ("(anonymous)", "/srv/shop.js", 7)),
+        ("Function:Shop.sell node:internal/x:1:2", ("Shop.sell", "node:internal/x", 1)),
+        ("void Shop.sell()", ("void Shop.sell()", "[anon]", 0)),
+        ("JS:oddly", ("JS:oddly", "[anon]", 0)),
+    ],
+)
+def test_a_function_of_v8_has_one_name_however_it_is_compiled(name, wanted):
+    assert parts(name, "[anon]") == wanted
