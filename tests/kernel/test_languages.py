@@ -29,7 +29,8 @@ LANGUAGES = {
               "-XX:CompileCommand=dontinline,Split::*Parts", "-cp", "{home}", "Split", ROUNDS],
              ("void Split.sevenParts()", "void Split.threeParts()"), "JavaMain"),
     "node": (["true"],
-             ["node", "--perf-basic-prof", "--no-logfile-per-isolate", "--logfile=/dev/null", "--no-turbo-inlining", "{sources}/split.js", ROUNDS],
+             ["node", "--perf-basic-prof", "--no-turbo-inlining", "--no-logfile-per-isolate",
+              "--logfile={home}/v8.log", "{sources}/split.js", ROUNDS],
              ("sevenParts", "threeParts"), "Builtins_JSEntry"),
 }  # fmt: skip
 
