@@ -117,15 +117,7 @@ class Handler(BaseHTTPRequestHandler):
                 data = bodies.inflate(data, headers.get("Content-Encoding", ""), options.max_body_bytes)
                 request = Request(parameters, headers, data)
                 series = route.decode(request)
-                taken = shared.intake.take(series, str(self.client_address[0]), route.too_late)
-            try:
-                if taken.pieces:
-                    shared.outlet.publish(taken.pieces, options.ack_timeout_s)
-            except BrokerUnavailableError:
-                shared.intake.put_back(taken)
-                raise
-            shared.metrics.profiles.inc(len(series))
-            shared.metrics.rows.inc(sum(piece.rows for piece in taken.pieces))
+            shared.publish(series, str(self.client_address[0]), route.too_late)
             shared.metrics.seconds.observe(time.monotonic() - began)
             self.connection.settimeout(_IDLE_S)
             return route.answer(request)

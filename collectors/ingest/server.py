@@ -16,7 +16,8 @@ from collectors.ingest.intake import Intake
 from collectors.ingest.metrics import Metrics
 from collectors.ingest.outlet import Outlet
 from collectors.ingest.settings import IngestSettings
-from streams.schema.errors import SettingsError
+from collectors.ingest.upload import Series
+from streams.schema.errors import BrokerUnavailableError, SettingsError
 
 _LOG = logging.getLogger(__name__)
 
@@ -105,6 +106,29 @@ class Server(ThreadingTCPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401, ARG002
         """Clients that hang up in the middle of something are no error of ours."""
         _LOG.debug("a connection ended early", exc_info=True)
+
+    def publish(self, series: list[Series], peer: str, too_late: int = 400) -> None:
+        """Return when Kafka has acknowledged a request's series; for every protocol. Thread-safe.
+
+        Args:
+            series: what its decoder returned.
+            peer: the client's address.
+            too_late: the status of a profile whose time is outside of the window.
+
+        Raises:
+            RefusedError: one of the series cannot be published; then none is.
+            BrokerUnavailableError: Kafka has not acknowledged in time.
+        """
+        with self.decoding:
+            taken = self.intake.take(series, peer, too_late)
+        try:
+            if taken.pieces:
+                self.outlet.publish(taken.pieces, self.options.ack_timeout_s)
+        except BrokerUnavailableError:
+            self.intake.put_back(taken)
+            raise
+        self.metrics.profiles.inc(len(series))
+        self.metrics.rows.inc(sum(piece.rows for piece in taken.pieces))
 
     def busy(self) -> bool:
         """Return whether a profile is on its way."""
