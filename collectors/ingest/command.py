@@ -30,8 +30,9 @@ def ingest(
 ) -> None:
     """Receive profiles over HTTP and publish them to Kafka until SIGTERM or Ctrl-C.
 
-    Pyroscope's clients work unchanged: POST /ingest and /push.v1.PusherService/Push. An answer of 200 means that Kafka
-    has acknowledged the profile. Settings: [ingest], [kafka], [http], cluster and node.
+    Pyroscope's clients work unchanged: POST /ingest and /push.v1.PusherService/Push; OTLP profiles at
+    /v1development/profiles and by gRPC (port 4317). An answer of 200 means that Kafka has acknowledged the profile.
+    Settings: [ingest], [kafka], [http], cluster and node.
     """
     from collectors.ingest.process import run
     from collectors.ingest.settings import IngestSettings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from collectors.ingest import form, speedscope, text
+from collectors.ingest import form, jfr_upload, speedscope, text
 from collectors.ingest.errors import RefusedError
 from collectors.ingest.upload import Series, Upload
 from streams.schema.errors import CorruptRecordError
@@ -16,6 +16,7 @@ FORMATS: Mapping[str, Decoder] = MappingProxyType(
     {
         "folded": text.folded,
         "groups": text.folded,
+        "jfr": jfr_upload.decode,
         "lines": text.lines,
         "pprof": form.decode,
         "speedscope": speedscope.decode,

@@ -82,7 +82,10 @@ class Server:
             else:
                 self.port = self._server.add_secure_port(address, grpc.ssl_server_credentials([certificate]))
         except (RuntimeError, ValueError) as error:
-            raise SettingsError(f"OTLP over gRPC cannot listen on {address}: {error}") from error
+            raise SettingsError(
+                f"OTLP over gRPC cannot listen on {address}: {error}; set PERFSTREAM_INGEST_GRPC_PORT to another port, "
+                "or to -1 for none"
+            ) from error
 
     def start(self) -> None:
         """Begin to serve."""

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from collectors.ingest import connect, formats
+from collectors.ingest import connect, formats, otlp
+from collectors.ingest.errors import RefusedError
 from collectors.ingest.upload import Series, from_parameters
+from streams.schema.errors import CorruptRecordError
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,13 @@ def _pushed(request: Request) -> tuple[str, bytes]:
     return (connect.JSON, b"{}") if request.content_type.startswith(connect.JSON) else (connect.PROTO, b"")
 
 
+def _otlp(request: Request) -> list[Series]:
+    try:
+        return otlp.decode(request.body, request.content_type or otlp.PROTO)
+    except CorruptRecordError as error:
+        raise RefusedError(400, "not_profile", str(error)) from error
+
+
 ROUTES: Mapping[str, Route] = MappingProxyType(
     {
         "/ingest": Route(
@@ -59,6 +68,7 @@ ROUTES: Mapping[str, Route] = MappingProxyType(
             too_late=422,
             check=lambda request: from_parameters(request.parameters, request.content_type),
         ),
+        otlp.PATH: Route(_otlp, lambda request: otlp.answer(request.content_type)),
         # The Connect protocol's statuses: what is too large has exhausted a resource.
         connect.PATH: Route(_push, _pushed, MappingProxyType({413: 429, 422: 400, 408: 400})),
     }

@@ -26,6 +26,8 @@ class IngestOptions:
 
     host: str = "127.0.0.1"
     port: int = 4040
+    grpc_port: int = 4317
+    """Of OTLP over gRPC; 0 takes a free one, -1 is none."""
     token: Secret = Secret("")
     cert_file: str = ""
     key_file: str = ""

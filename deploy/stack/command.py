@@ -29,13 +29,13 @@ from runtime import workdir as workdirs
 @click.option("--free-ports", is_flag=True, help="Take free ports instead of the usual ones.")
 @click.option("--timeout", type=float, default=0.0, help="End by itself after so many seconds [never].")
 def up(workdir: Path | None, config: Path | None, free_ports: bool, timeout: float) -> None:
-    """Run Kafka, the store, the worker, the sink and the agent here until Ctrl-C.
+    """Run Kafka, the store, the worker, the sink, the push endpoint and the agent here until Ctrl-C.
 
     All data stay under --workdir across restarts; DIR/endpoints.json holds the addresses, DIR/logs each stage's log.
     """
     settings = settings_module.load(StackSettings, config)
     if free_ports:
-        settings = replace(settings, ports=Ports(0, 0, 0, 0, 0, 0, 0))
+        settings = replace(settings, ports=Ports.free())
     stopping = threading.Event()
 
     def ask_to_stop(_number: int, _frame: FrameType | None) -> None:

@@ -15,6 +15,8 @@ from deploy.stack.settings import Ports
 from runtime.workdir import Endpoints
 from streams.schema.errors import SettingsError
 
+MEASURED = ("agent", "ingest", "worker", "sink", "store")
+
 
 def choose_ports(wanted: Ports, workdir: Path) -> Ports:
     """Return the ports to use: as set; a 0 becomes the port this directory used before, or a free one.
@@ -58,7 +60,8 @@ def endpoints(ports: Ports) -> Endpoints:
     return Endpoints(
         kafka=f"127.0.0.1:{ports.kafka}",
         clickhouse=f"http://127.0.0.1:{ports.clickhouse}/perfstream",
-        metrics={name: f"http://127.0.0.1:{getattr(ports, name)}" for name in ("agent", "worker", "sink", "store")},
+        metrics={name: f"http://127.0.0.1:{getattr(ports, name)}" for name in MEASURED},
+        push=f"http://127.0.0.1:{ports.push}",
     )
 
 
@@ -102,5 +105,6 @@ def stages(ports: Ports, workdir: Path, config: Path | None, extra: Mapping[str,
         "store": stage("store", "--path", str(workdir / "store"), "--port", str(ports.clickhouse)),
         "sink": stage("sink"),
         "worker": stage("worker", "--datadir", str(workdir / "worker")),
+        "ingest": stage("ingest", "--port", str(ports.push), PERFSTREAM_INGEST_GRPC_PORT=str(ports.otlp)),
         "agent": stage("agent", PERFSTREAM_SPOOL_DIRECTORY=str(workdir / "spool")),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,14 @@ class Ports:
     worker: int = 9465
     sink: int = 9466
     store: int = 9467
+    push: int = 4040
+    otlp: int = 4317
+    ingest: int = 9468
+
+    @classmethod
+    def free(cls) -> Ports:
+        """Return ports that are all taken from what is free."""
+        return cls(**{spec.name: 0 for spec in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,7 @@ class Column:
 # Rates come from counters, lag from gauges. The names are those that the stages serve.
 SHOWN = {
     "agent": Column(("perfstream_agent_rows_total",), ("perfstream_agent_lost_total",)),
+    "ingest": Column(("perfstream_ingest_rows_total",)),
     "worker": Column(
         ("perfstream_worker_rows_total",),
         ("perfstream_worker_bad_records_total",),

@@ -85,10 +85,11 @@ class Stack:
         self._await_port(kafka, ports.kafka)
         report("creating topics")
         asyncio.run(topics_admin.apply({"bootstrap_servers": addresses.kafka}, partitions=self.settings.partitions))
-        report("starting worker, sink and agent")
-        self.stages["worker"].start()
-        self.stages["sink"].start()
-        for name in ("sink", "worker", "agent"):
+        report("starting worker, sink, agent and the push endpoint")
+        for name in ("worker", "sink", "ingest"):
+            if name in self.stages:
+                self.stages[name].start()
+        for name in ("sink", "worker", "ingest", "agent"):
             if name in self.stages:
                 self._await_healthy(self.stages[name])
         workdirs.write(self.directory, addresses)
@@ -117,7 +118,8 @@ class Stack:
 
     def stop(self) -> None:
         """End every stage, the sources of data first, and give the directory back."""
-        order = [self.stages[name] for name in ("agent", "worker", "sink", "store", "kafka") if name in self.stages]
+        names = ("agent", "ingest", "worker", "sink", "store", "kafka")
+        order = [self.stages[name] for name in names if name in self.stages]
         process.stop(order, self.settings.stop_timeout_s)
         (self.directory / "endpoints.json").unlink(missing_ok=True)
         if self._lock is not None:

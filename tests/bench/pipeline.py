@@ -28,9 +28,9 @@ FRESHNESS_WARM_UP = 1
 
 @contextmanager
 def stack() -> Iterator[tuple[Stack, Endpoints]]:
-    """A stack of its own on free ports, without the agent: the load is ours."""
+    """A stack of its own on free ports, without agent and push endpoint: the load is ours."""
     with tempfile.TemporaryDirectory(prefix="perfstream-bench-") as directory:
-        instance = Stack(Path(directory), StackSettings(ports=Ports(0, 0, 0, 0, 0, 0, 0)), without=("agent",))
+        instance = Stack(Path(directory), StackSettings(ports=Ports.free()), without=("agent", "ingest"))
         try:
             yield instance, instance.start()
         finally:

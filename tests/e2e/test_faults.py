@@ -45,7 +45,7 @@ def directory(tmp_path_factory):
 def stack(directory):
     instance = Stack(
         directory,
-        StackSettings(ports=Ports(0, 0, 0, 0, 0, 0, 0), partitions=PARTITIONS),
+        StackSettings(ports=Ports.free(), partitions=PARTITIONS),
         extra={
             "PERFSTREAM_AGENT_INTERVAL_S": "2",
             "PERFSTREAM_AGENT_BUDGET_PERCENT": "100",

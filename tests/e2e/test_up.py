@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -77,8 +78,20 @@ def test_up_measures_this_machine_restarts_what_dies_and_leaves_nothing_behind(r
     finally:
         burner.kill()
         burner.wait()
+    push = json.loads((directory / "endpoints.json").read_text())["push"]
+    body = urllib.request.Request(f"{push}/ingest?name=pushed&sampleRate=100", data=b"main;work 101\n", method="POST")
+    with urllib.request.urlopen(body, timeout=20) as answer:
+        assert answer.status == 200
+
+    def pushed():
+        chosen = ("--type", "process_cpu", "--service", "pushed")
+        done = perfstream(directory, "profile", "top", *chosen, "--format", "json")
+        return done.returncode == 0 and json.loads(done.stdout)
+
+    rows = wait_for(pushed, process, 30)
+    assert (rows[0]["function"], rows[0]["self"]) == ("work", 101 * 10_000_000)
     children = children_of(process.pid)
-    assert len(children) == 5  # kafka, store, sink, worker, agent
+    assert len(children) == 6  # kafka, store, sink, worker, ingest, agent
     sink = next(pid for pid in children if b"sink" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))
     os.kill(sink, signal.SIGKILL)
     wait_for(lambda: len(set(children_of(process.pid)) - set(children)) == 1, process, 20)
@@ -114,7 +127,7 @@ def test_without_capabilities_all_but_the_collectors_run_and_the_status_says_why
             "offcpu, runqlat, blockio, syscall, exec, exit, tcpconnect, tcpaccept, oomkill off: no permission" in said
         )
         assert "CAP_PERFMON and CAP_BPF missing" in said
-        for stage in ("kafka", "store", "sink", "worker"):
+        for stage in ("kafka", "store", "sink", "worker", "ingest"):
             assert any(line.split()[:2] == [stage, "well"] for line in lines)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=20)

@@ -31,7 +31,8 @@ class Ingest:
         self.kafka, self.prefix = kafka, prefix
         self.log = directory / "ingest.log"
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PERFSTREAM_")}
-        environment |= {"PERFSTREAM_NODE": "here", "PERFSTREAM_CLUSTER": "lab", **environ}
+        environment |= {"PERFSTREAM_NODE": "here", "PERFSTREAM_CLUSTER": "lab", "PERFSTREAM_INGEST_GRPC_PORT": "-1"}
+        environment |= environ
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "deploy.cli", "ingest", "--port", str(self.port), "--kafka", kafka,

@@ -10,14 +10,21 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 
+import grpc
 import pytest
+from google.protobuf import json_format
+from opentelemetry.proto.collector.profiles.v1development.profiles_service_pb2_grpc import ProfilesServiceStub
 
+from collectors.ingest import otlp
+from deploy.broker import free_port
 from deploy.cli import cli
 from streams import topics_admin
 from streams.schema.topics import RAW_PROFILES
 from tests.integration.ingest_process import Ingest
 from tests.integration.known_profiles import form, pprof, push
+from tests.unit.test_otlp_decode import SAMPLE
 
 pytestmark = pytest.mark.services
 SECOND = 1_000_000_000
@@ -350,3 +357,56 @@ def test_beyond_loopback_it_wants_a_token_and_tls(tmp_path, broker, unique):
 
 def test_web_pages_from_elsewhere_are_not_let_in(server, unique):
     assert answered(server, "/ingest", b"a 1\n", headers={"Origin": "https://evil.example"}, name=unique)[0] == 403
+
+
+def otlp_request(unique, counts):
+    message = SAMPLE.__class__.FromString(SAMPLE.SerializeToString())
+    message.resource_profiles[0].resource.attributes[0].value.string_value = unique
+    (profile,) = message.resource_profiles[0].scope_profiles[0].profiles
+    profile.time_unix_nano = time.time_ns() - 5 * SECOND
+    del profile.samples[:]
+    for count in counts:
+        profile.samples.add(stack_index=1, values=[count])
+    return message
+
+
+def test_otlp_profiles_over_http_and_grpc(broker, tmp_path, unique):
+    prefix, port = f"{unique}.", free_port()
+    create_topic(broker, prefix)
+    server = Ingest(tmp_path, broker.address, prefix, PERFSTREAM_INGEST_GRPC_PORT=str(port),
+                    PERFSTREAM_INGEST_TOKEN="secret-7")  # fmt: skip
+    try:
+        server.until_well()
+        path, allowed = "/v1development/profiles", {"Authorization": "Bearer secret-7"}
+        assert server.post(path, b"", otlp.PROTO)[0] == 401
+        for kind, body in (
+            (otlp.PROTO, otlp_request(unique, [7, 13]).SerializeToString()),
+            (otlp.JSON, json_format.MessageToJson(otlp_request(unique, [101])).encode()),
+        ):
+            assert server.post(path, body, kind, allowed)[0] == 200
+        assert server.post(path, b"\xff" * 99, otlp.PROTO, allowed)[0] == 400
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            export = ProfilesServiceStub(channel).Export
+            with pytest.raises(grpc.RpcError) as refused:
+                export(otlp_request(unique, [1]), timeout=20, wait_for_ready=True)
+            assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+            export(otlp_request(unique, [1009]), timeout=20, metadata=[("authorization", "Bearer secret-7")])
+        assert server.sums(unique) == {("process_cpu", "Main"): (7 + 13 + 101 + 1009) * 50_000_000}
+    finally:
+        server.stop()
+
+
+def test_what_pyroscopes_java_agent_sends(server, unique):
+    corpus = Path(__file__).parents[1] / "corpus" / "jfr"
+    body, content_type = form(jfr=(corpus / "agent.jfr").read_bytes(), labels=(corpus / "agent.labels").read_bytes())
+    now = time.time_ns() // SECOND
+    name = f"{unique}{{version=v7}}"
+    parameters = {"name": name, "format": "jfr", "from": now - 10, "until": now, "spyName": "javaspy"}
+    assert server.post("/ingest", body, content_type, **parameters)[0] == 200
+    rows = server.rows(unique)
+    assert {row["version"] for row in rows} == {"v7"}
+    assert {"process_cpu"} <= {row["type"] for row in rows}
+    assert sum(row["value"] for row in rows) > 0
+    cut = (corpus / "agent.jfr").read_bytes()[:20_000]
+    body, content_type = form(jfr=cut)
+    assert answered(server, "/ingest", body, content_type, **parameters)[0] == 422
