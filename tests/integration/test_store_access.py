@@ -124,14 +124,16 @@ def test_a_client_that_never_ends_its_handshake_holds_nobody_up(secure, ask):
 
 
 def test_a_client_that_goes_ends_its_statement_over_tls(secure, ask):
-    query = "SELECT sum(sleepEachRow(0.1)) FROM numbers(200)"
+    query = "SELECT max(sipHash64(number)) FROM numbers(1000000000000)"
     raw = socket.create_connection(("127.0.0.1", secure.port))
     client = secure.tls.wrap_socket(raw, server_hostname="127.0.0.1")
     key = f"X-ClickHouse-User: {OWNER[0]}\r\nX-ClickHouse-Key: {OWNER[1]}\r\n"
     client.sendall(f"POST / HTTP/1.1\r\nHost: x\r\n{key}Content-Length: {len(query)}\r\n\r\n{query}".encode())
-    running = "SELECT count() FROM system.processes WHERE query LIKE 'SELECT sum(sleepEachRow%'"
-    wait_for(lambda: ask(running, OWNER) == (0, "1\n"))
-    client.close()
+    running = "SELECT count() FROM system.processes WHERE query LIKE 'SELECT max(sipHash64%'"
+    try:
+        wait_for(lambda: ask(running, OWNER) == (0, "1\n"))
+    finally:
+        client.close()
     wait_for(lambda: ask(running, OWNER) == (0, "0\n"), 8)
 
 
