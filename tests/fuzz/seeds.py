@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import json
 import struct
 import zlib
 
@@ -16,6 +18,7 @@ from streams.schema import codec
 from streams.schema.messages import SCHEMAS, Interval
 from tests.fuzz.run import CORPUS
 from tests.fuzz.targets import NAMES
+from tests.integration.known_profiles import form, pprof, push
 from tests.unit.test_codec import event_batch, hotspot_batch, latency_batch, profile_batch
 from tests.unit.test_otlp_decode import SAMPLE, request
 
@@ -116,9 +119,33 @@ def otlp() -> dict[str, bytes]:
     }
 
 
+def uploads() -> dict[str, bytes]:
+    """A body of each format and protocol of the push endpoint."""
+    one = pprof([(["main", "work"], [7])], time_ns=1_700_000_000_000_000_000)
+    sampled = {"type": "sampled", "name": "a", "unit": "milliseconds", "startValue": 0, "endValue": 9,
+               "samples": [[0, 1], [0]], "weights": [2, 5]}  # fmt: skip
+    evented = {"type": "evented", "name": "b", "unit": "none", "startValue": 0, "endValue": 9,
+               "events": [{"type": "O", "at": 0, "frame": 0}, {"type": "C", "at": 9, "frame": 0}]}  # fmt: skip
+    scope = {"shared": {"frames": [{"name": "a", "file": "a.py", "line": 3}, {"name": "b"}]},
+             "profiles": [sampled, evented]}  # fmt: skip
+    labels = {"__name__": "process_cpu", "service_name": "shop"}
+    text = base64.b64encode(one).decode()
+    series = [{"labels": [{"name": k, "value": v} for k, v in labels.items()], "samples": [{"rawProfile": text}]}]
+    config = b'{"cpu": {"units": "samples", "display-name": "x", "sampled": true, "cumulative": true}}'
+    return {
+        "folded": b"\x00main;work 7\nmain 3\n",
+        "lines": b"\x01main;work\nmain\n",
+        "speedscope": b"\x02" + json.dumps(scope).encode(),
+        "pprof": b"\x03" + one,
+        "form": b"\x13" + form(profile=one, sample_type_config=config, prev_profile=one)[0],
+        "connect": b"\x0e" + push([(labels, [one])]),
+        "json": b"\x0f" + json.dumps({"series": series}).encode(),
+    }
+
+
 ALL = {
     "record": records, "batch": batches, "http": http, "native": native, "spool": spools, "headers": headers,
-    "otlp": otlp,
+    "otlp": otlp, "upload": uploads,
     "commit": lambda: {"window": b"w1 7 1700000000 1600000000 60 4096", "intent": b'{"perfstream_intent_end": 9}'},
 }  # fmt: skip
 

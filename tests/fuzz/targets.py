@@ -16,7 +16,9 @@ from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 
 from collectors import spool_files
-from collectors.ingest import jfr, jfr_labels, otlp
+from collectors.ingest import connect, formats, jfr, jfr_labels, naming, otlp
+from collectors.ingest.errors import RefusedError
+from collectors.ingest.upload import from_parameters
 from collectors.scrapers import pprof
 from runtime import kafka_records
 from sinks import ledger, letters, rows, stacks
@@ -129,6 +131,29 @@ def export(data: bytes) -> None:
             assert one.profile.values.shape == (len(one.profile.texts), 1)
 
 
+FORM = "multipart/form-data; boundary=xYzZyX"
+UPLOADS = ("folded", "lines", "speedscope", "pprof", "jfr")
+
+
+def upload(data: bytes) -> None:
+    """A push: first byte which of ``UPLOADS``, as a form from 16 on, or Connect's protobuf or JSON; then the body."""
+    if not data:
+        return
+    kind, body = data[0], data[1:]
+    try:
+        if kind % 16 < len(UPLOADS):
+            parameters = {"name": "app{version=v1}", "format": UPLOADS[kind % 16], "from": "1700000000"}
+            found = formats.decode(body, from_parameters(parameters, FORM if kind >= 16 else ""))
+        else:
+            found = connect.decode(body, connect.JSON if kind % 2 else connect.PROTO)
+    except RefusedError:
+        return
+    for one in found:
+        assert one.profile.values.shape == (len(one.profile.texts), len(one.profile.types))
+        with contextlib.suppress(RefusedError):
+            naming.columns(one)
+
+
 def http(data: bytes) -> None:
     """A request: target, content encoding and body, on a line each; and its framed blocks."""
     line, _, rest = data.partition(b"\n")
@@ -211,6 +236,7 @@ TARGETS: MappingProxyType[str, Callable[[bytes], None]] = MappingProxyType(
         "pprof": profile,
         "jfr": recording,
         "otlp": export,
+        "upload": upload,
         "http": http,
         "native": blocks,
         "spool": spool,
