@@ -321,6 +321,10 @@ def test_a_session_takes_one_request_at_a_time(store, unique):
     ask(store, "SET max_threads = 1", session_id=unique)
     slow.request("POST", f"/?session_id={unique}", body="SELECT sleepEachRow(0.5) FROM numbers(3)")
     deadline = time.monotonic() + 10
+    # Not before it has the session: it would be the one that is refused.
+    running = "SELECT count() FROM system.processes WHERE query LIKE 'SELECT sleepEachRow(0.5)%'"
+    while ask(store, running).text != "1\n":
+        assert time.monotonic() < deadline
     while ask(store, "SELECT 1", session_id=unique).code != 373:
         assert time.monotonic() < deadline
     with slow.getresponse() as response:
