@@ -1,17 +1,15 @@
-"""Who may push: anybody on this machine, or whoever has the token; and the listener's TLS."""
+"""Who may push: anybody on this machine, or whoever has the token."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import hmac
-import ssl
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from collectors.ingest.errors import RefusedError
 from collectors.ingest.settings import LOOPBACK, IngestOptions
-from streams.schema.errors import SettingsError
 
 
 def check(options: IngestOptions, headers: Mapping[str, str]) -> None:
@@ -38,27 +36,6 @@ def check(options: IngestOptions, headers: Mapping[str, str]) -> None:
         raise RefusedError(
             401, "token", "a token is required: Authorization: Bearer TOKEN, or basic with it as password"
         )
-
-
-def context(options: IngestOptions) -> ssl.SSLContext | None:
-    """Return the server's side of TLS (1.2 and newer), or None when no certificate is set.
-
-    Raises:
-        SettingsError: a file cannot be read, is no PEM, or the key is another certificate's or encrypted.
-    """
-    if not options.cert_file:
-        return None
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        # With a password OpenSSL does not ask on the terminal for that of an encrypted key.
-        made.load_cert_chain(options.cert_file, options.key_file or None, password="")
-    except OSError as error:
-        reason = (error.reason or "no PEM, or encrypted") if isinstance(error, ssl.SSLError) else error.strerror
-        raise SettingsError(
-            f"ingest.cert_file {options.cert_file} with ingest.key_file {options.key_file or '(the same file)'} "
-            f"cannot be used: {reason}"
-        ) from error
-    return made
 
 
 def _host(origin: str) -> str | None:

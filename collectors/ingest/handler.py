@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import socket
-import ssl
 import time
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -16,6 +13,7 @@ from collectors.ingest import access
 from collectors.ingest import body as bodies
 from collectors.ingest.errors import RefusedError
 from collectors.ingest.routes import ROUTES, Request, Route
+from runtime.listener import Connection
 from runtime.log import Once
 from streams.schema.errors import BrokerUnavailableError
 
@@ -26,49 +24,31 @@ _LOG = logging.getLogger(__name__)
 _ONCE = Once(_LOG, every_s=60.0)
 _IDLE_S = 120.0
 _STALL_S = 30.0
-_HANDSHAKE_S = 10.0
-_DRAIN = 8 << 20
 _RETRY_AFTER_S = 5
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Connection):
     """Serves one client connection."""
 
     server: Server
-    protocol_version = "HTTP/1.1"
     server_version = "perfstream-ingest"
-    sys_version = ""
-    disable_nagle_algorithm = True
-    rbufsize = 1 << 16
-    wbufsize = 1 << 16
     timeout = _IDLE_S
-    _unread = False
-
-    def setup(self) -> None:
-        """Begin a connection, with TLS by its handshake."""
-        if isinstance(self.request, ssl.SSLSocket):
-            self.request.settimeout(_HANDSHAKE_S)
-            self.request.do_handshake()
-        super().setup()
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
-        """Say nothing: a URL may hold anything."""
 
     def handle_expect_100(self) -> bool:
         """Invite a body only when the request's head has been looked at."""
         return True
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - the base class names it so
         """Answer probes of clients and load balancers."""
         path = urlsplit(self.path).path
         well = path in ("/ready", "/ping", "/")
         self._answer(200 if well else 404, "text/plain", b"ready\n" if well else b"POST /ingest\n")
 
-    def do_HEAD(self) -> None:
+    def do_HEAD(self) -> None:  # noqa: N802 - the base class names it so
         """Answer like GET, without a body."""
         self.do_GET()
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 - the base class names it so
         """Take in profiles."""
         self._unread = self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers
         path, route = "", None
@@ -148,17 +128,6 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
         self.wfile.flush()
-
-    def _drain(self) -> None:
-        """Read some of a body that nobody wanted, so that the client sees the answer; then hang up."""
-        self.close_connection = True
-        with suppress(OSError, ValueError):
-            self.wfile.flush()
-            self.connection.shutdown(socket.SHUT_WR)
-            self.connection.settimeout(2.0)
-            left = _DRAIN
-            while left > 0 and (data := self.rfile.read1(1 << 20)):
-                left -= len(data)
 
 
 def _target(text: str) -> tuple[str, dict[str, str]]:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collectors.ingest import access
-from collectors.ingest.access import context
 from collectors.ingest.metrics import Metrics
 from collectors.ingest.outlet import Outlet
 from collectors.ingest.server import Server
 from collectors.ingest.settings import IngestOptions, IngestSettings
+from runtime.listener import tls_context
 from runtime.observe import Health, serve
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def run(settings: IngestSettings, stop: threading.Event) -> None:
     options = settings.ingest
     options.check()
     settings.kafka.client_options()
-    tls = context(options)
+    tls = tls_context("ingest", options.cert_file, options.key_file)
     if options.plain_beyond_loopback:
         _LOG.warning("tokens and profiles travel unencrypted: ingest.allow_plain_http is set and no certificate is")
     metrics, health = Metrics(), Health()
@@ -61,6 +61,7 @@ def run(settings: IngestSettings, stop: threading.Event) -> None:
     while server.busy() and time.monotonic() < deadline:
         time.sleep(0.02)
     outlet.close(1.0)
+    server.close_listener()
     server.hang_up()
     _LOG.info("stopped")
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import socket
-import ssl
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
+from runtime.listener import Connection
 from runtime.log import Once
 from sinks.embedded.access import authenticate
 from sinks.embedded.compression import Encoder, choose, decoded, framed, unframed
@@ -27,9 +25,7 @@ _LOG = logging.getLogger(__name__)
 _ONCE = Once(_LOG)
 _CHUNK = 1 << 20
 _HELD = 1 << 20
-_DRAIN = 32 << 20
 _IDLE_S = 60.0
-_HANDSHAKE_S = 10.0
 _STALL_S = 300.0
 _PLAIN = "text/plain; charset=UTF-8"
 _TYPES = {
@@ -48,43 +44,28 @@ _TYPES = {
 """Content types by the beginning of a format's name, the first that fits."""
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Connection):
     """Serves one client connection."""
 
     server: Server
-    protocol_version = "HTTP/1.1"
     server_version = "perfstream-store"
-    sys_version = ""
-    disable_nagle_algorithm = True
-    rbufsize = 1 << 16
-    wbufsize = 1 << 16
     timeout = _IDLE_S
+    most_drained = 32 << 20
 
     _began = False
-    _unread = False
     _query_id = ""
     _started_ns = 0
     _end = b""
 
-    def setup(self) -> None:
-        """Begin a connection, with TLS by its handshake."""
-        if isinstance(self.request, ssl.SSLSocket):
-            self.request.settimeout(_HANDSHAKE_S)
-            self.request.do_handshake()
-        super().setup()
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
-        """Say nothing: a URL may hold credentials and parameters."""
-
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - the base class names it so
         """Answer a GET: the fixed pages, or a read-only query."""
         self._route()
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 - the base class names it so
         """Answer a POST: a query."""
         self._route()
 
-    def do_HEAD(self) -> None:
+    def do_HEAD(self) -> None:  # noqa: N802 - the base class names it so
         """Answer a HEAD with the headers alone."""
         self._simple(200, b"")
 
@@ -177,17 +158,6 @@ class Handler(BaseHTTPRequestHandler):
                 left -= len(data)
                 yield data
             self.rfile.readline(8)
-
-    def _drain(self) -> None:
-        """Read what is left of a body that nobody wanted, so that the client sees the answer; then hang up."""
-        self.close_connection = True
-        with suppress(OSError, ValueError):
-            self.wfile.flush()
-            self.connection.shutdown(socket.SHUT_WR)
-            self.connection.settimeout(2.0)
-            left = _DRAIN
-            while left > 0 and (data := self.rfile.read1(_CHUNK)):
-                left -= len(data)
 
     # --- answers -----------------------------------------------------------------------------------------------------
 

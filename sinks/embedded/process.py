@@ -8,13 +8,13 @@ import signal
 import threading
 import time
 
+from runtime.listener import tls_context
 from runtime.observe import Health, serve
 from sinks.embedded.engine import Engine
 from sinks.embedded.metrics import Checks, Metrics
 from sinks.embedded.sandbox import confine
 from sinks.embedded.server import Server
 from sinks.embedded.settings import StoreSettings
-from sinks.embedded.tls import context
 
 _LOG = logging.getLogger(__name__)
 _GRACE_S = 2.0
@@ -31,7 +31,8 @@ def run(settings: StoreSettings) -> None:
     options = settings.store
     options.check()
     began = time.monotonic()
-    tls = context(options)
+    # Read now: the store cannot reach the files any more when it is confined.
+    tls = tls_context("store", options.cert_file, options.key_file)
     if options.plain_beyond_loopback:
         _LOG.warning("passwords and rows travel unencrypted: store.allow_plain_http is set and no certificate is")
     # Before the engine has started its threads: it holds for those that come after.
@@ -76,7 +77,7 @@ def _stop(server: Server, engine: Engine, checks: Checks) -> None:
     began = time.monotonic()
     checks.stop.set()
     server.shutdown()
-    server.server_close_listener()
+    server.close_listener()
     _until_idle(server, _GRACE_S)
     engine.kill_all()
     server.hang_up()
