@@ -11,9 +11,7 @@ that it had, and the broker drops the repeat (see ``collectors.identity``, also 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -24,22 +22,17 @@ import numpy as np
 import pyarrow as pa
 
 from collectors.identity import Identity, IdentityFile, assigned, assume, number_next
+from collectors.sending import Sender
 from collectors.spool import Entry, Spool
 from collectors.spool_files import MAX_RECORD, Message
-from runtime.kafka import answers, refusal
-from runtime.log import Once
 from runtime.settings import KafkaSettings
 from streams.schema import codec
-from streams.schema.errors import BrokerUnavailableError, PerfstreamError
 from streams.schema.messages import Interval
 from streams.schema.topics import RAW_BY_SCHEMA
 
 MAX_ROWS = 200_000
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 _LOG = logging.getLogger(__name__)
-_RETRY_S = (0.5, 5.0)
-_LOOK_S = 4.0
-"""How long nothing is heard of Kafka before it is asked, or its silence is called trouble."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +45,7 @@ class Published:
     lost: int
 
 
-class Publisher:
+class Publisher(Sender):
     """Publishes batches of all collectors of one node.
 
     Args:
@@ -64,6 +57,8 @@ class Publisher:
         observe_latency: called with the seconds from sending each message to its acknowledgement.
     """
 
+    _retry_s = (0.5, 5.0)
+
     def __init__(
         self,
         kafka: KafkaSettings,
@@ -73,8 +68,8 @@ class Publisher:
         topic_prefix: str = "",
         observe_latency: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
+        super().__init__(kafka, "publisher", _LOG)
         self.producer = uuid.uuid4().hex
-        self._kafka = kafka
         self._spool = spool
         self._cluster = cluster
         self._node = node
@@ -83,24 +78,7 @@ class Publisher:
         self._sequences: dict[str, int] = {}
         self._identity_file = IdentityFile(spool.directory)
         self._identity = self._identity_file.read() if spool.loads().messages else None
-        self._once = Once(_LOG, every_s=60.0)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._wake: asyncio.Event | None = None
-        self._work: asyncio.Task[None] | None = None
-        self._ready = threading.Event()
-        self._stopping = False
         self.acknowledged = 0
-        self.trouble = ""
-        """Why nothing is being acknowledged, in words for a person; "" when all is well."""
-        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
-
-    def start(self) -> None:
-        """Start the sending thread; Kafka need not be there."""
-        self.trouble = f"Kafka at {self._kafka.bootstrap_servers}: not connected yet"
-        # The client reports each of its endless retries; what an operator needs is said here, once a minute.
-        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-        self._thread.start()
-        self._ready.wait(10)
 
     def publish(
         self, collector: str, schema: str, batch: pa.RecordBatch, start_ns: int, end_ns: int, events: int, lost: int = 0
@@ -142,15 +120,7 @@ class Publisher:
 
     def close(self, timeout_s: float = 3.0) -> bool:
         """Send what waits, for at most ``timeout_s`` seconds; the rest stays in the spool. True when all was sent."""
-        self._stopping = True
-        self._signal()
-        if self._thread.is_alive():
-            self._thread.join(timeout_s)
-        if self._thread.is_alive():
-            if self._loop is not None and self._work is not None:
-                with contextlib.suppress(RuntimeError):
-                    self._loop.call_soon_threadsafe(self._work.cancel)
-            self._thread.join(1.0)
+        self._end(timeout_s)
         waiting = self._spool.loads().messages
         if waiting:
             _LOG.warning("%d messages stay in the spool; the next start sends them", waiting)
@@ -172,68 +142,24 @@ class Publisher:
         yield from self._encode(collector, schema, compact(batch.slice(0, half)), start_ns, end_ns, first, lost)
         yield from self._encode(collector, schema, compact(batch.slice(half)), start_ns, end_ns, events - first, 0)
 
-    def _signal(self) -> None:
-        if self._loop is not None and self._wake is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._wake.set)
+    def _more(self) -> bool:
+        return self._spool.loads().messages > 0
 
-    def _run(self) -> None:
-        asyncio.run(self._main())
-
-    async def _main(self) -> None:
-        self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
-        self._work = asyncio.create_task(self._send_for_ever())
-        self._ready.set()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._work
-
-    async def _send_for_ever(self) -> None:
-        pause = _RETRY_S[0]
-        while not (self._stopping and self._spool.loads().messages == 0):
-            producer = None
-            try:
-                producer = await self._connect()
-                pause = _RETRY_S[0]
-                await self._drain(producer)
-            except Exception as error:  # noqa: BLE001 - whatever the client raises, sending must go on
-                ours = isinstance(error, PerfstreamError)
-                self._complain(str(error) if ours else f"{type(error).__name__}: {error}")
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _RETRY_S[1])
-            finally:
-                if producer is not None:
-                    await _stop(producer)
-
-    async def _connect(self) -> Any:  # noqa: ANN401 - aiokafka is untyped
-        from aiokafka import AIOKafkaProducer
-        from aiokafka.errors import KafkaError
-
-        options: dict[str, Any] = {
-            "acks": "all",
-            "enable_idempotence": True,
+    def _options(self) -> dict[str, Any]:
+        return {
             "max_request_size": MAX_RECORD,
-            "max_batch_size": 1 << 20,
             "retry_backoff_ms": 250,
             "request_timeout_ms": 60_000,
             "metadata_max_age_ms": 300_000,
-            **self._kafka.client_options(),
         }
-        producer = AIOKafkaProducer(**options)
-        try:
-            if self._identity is not None:
-                assume(producer, self._identity)
-            await producer.start()
-            if self._identity is None:
-                self._identity = await assigned(producer)
-                self._identity_file.write(self._identity)
-        except (KafkaError, OSError) as error:
-            await _stop(producer)
-            reason = await refusal(options)
-            raise BrokerUnavailableError(reason or f"{type(error).__name__}: {error}") from error
-        except BaseException:
-            await _stop(producer)
-            raise
-        return producer
+
+    async def _begin(self, producer: Any) -> None:  # noqa: ANN401 - aiokafka is untyped
+        if self._identity is not None:
+            assume(producer, self._identity)
+        await producer.start()
+        if self._identity is None:
+            self._identity = await assigned(producer)
+            self._identity_file.write(self._identity)
 
     async def _drain(self, producer: Any) -> None:  # noqa: ANN401
         """Send what waits; returns when the producer must be replaced, or the spool is empty and the agent stops."""
@@ -255,16 +181,9 @@ class Publisher:
 
     async def _rest(self, producer: Any) -> None:  # noqa: ANN401
         """Wait for messages, and see meanwhile whether Kafka is still there."""
-        assert self._wake is not None
         self.trouble = ""
-        while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _LOOK_S)
-                return
-            if reason := await answers(producer.client):
-                self._complain(reason)
-            else:
-                self.trouble = ""
+        while not await self._look(producer):
+            pass
 
     async def _placed(self, producer: Any, identity: Identity, entry: Entry, message: Message) -> bool:  # noqa: ANN401
         """Note how many partitions the topic has; returns whether the message may be sent under the identity."""
@@ -288,9 +207,7 @@ class Publisher:
         begun = time.monotonic()
         delivery = asyncio.ensure_future(self._deliver(producer, identity, message))
         try:
-            while not (await asyncio.wait([delivery], timeout=_LOOK_S))[0]:
-                self._complain("it does not acknowledge")
-            delivery.result()
+            await self._acknowledged(delivery)
         except (errors.MessageSizeTooLargeError, errors.InvalidMessageError, errors.RecordListTooLargeError) as error:
             self._once.warning("refused", f"Kafka refuses a message of {entry.collector}: {error}; counted lost")
             self._spool.refuse(entry)
@@ -320,18 +237,9 @@ class Publisher:
         )
         await sent
 
-    def _complain(self, why: str) -> None:
-        self.trouble = f"Kafka at {self._kafka.bootstrap_servers}: {why}"
+    def _tell(self) -> None:
         loads = self._spool.loads()
         self._once.warning("kafka", f"{self.trouble}; messages wait in the spool", waiting=loads.messages)
-
-
-async def _stop(producer: Any) -> None:  # noqa: ANN401
-    """Stop a producer without waiting for a broker that may never answer."""
-    with contextlib.suppress(Exception):
-        await asyncio.wait_for(producer.stop(), 1.0)
-    with contextlib.suppress(Exception):
-        await asyncio.wait_for(producer.client.close(), 1.0)
 
 
 def _parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

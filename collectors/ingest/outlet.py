@@ -12,7 +12,6 @@ import asyncio
 import concurrent.futures
 import contextlib
 import logging
-import threading
 import time
 import uuid
 from collections import deque
@@ -23,18 +22,15 @@ from typing import Any
 from collectors.ingest import batches
 from collectors.ingest.batches import Piece
 from collectors.ingest.metrics import Metrics
-from runtime.kafka import answers, refusal
-from runtime.log import Once
+from collectors.sending import Sender
 from runtime.settings import KafkaSettings
 from streams.schema import codec
-from streams.schema.errors import BrokerUnavailableError, PerfstreamError
+from streams.schema.errors import BrokerUnavailableError
 from streams.schema.messages import Interval
 from streams.schema.topics import RAW_PROFILES
 
 COLLECTOR = "push"
 _LOG = logging.getLogger(__name__)
-_RETRY_S = (0.25, 3.0)
-_LOOK_S = 4.0
 _MESSAGES_AT_ONCE = 16
 _SPACING_S = 0.05
 """How long after a send the next one begins, so that profiles share messages under load; the first never waits."""
@@ -48,32 +44,18 @@ class _Waiting:
     done: concurrent.futures.Future[None] = field(default_factory=concurrent.futures.Future)
 
 
-class Outlet:
+class Outlet(Sender):
     """Publishes pieces. ``publish`` may be called from any thread."""
 
+    _retry_s = (0.25, 3.0)
+
     def __init__(self, kafka: KafkaSettings, topic_prefix: str, metrics: Metrics) -> None:
-        self._kafka = kafka
+        super().__init__(kafka, "outlet", _LOG)
         self._topic = topic_prefix + RAW_PROFILES.name
         self._metrics = metrics
         self._producer_id = uuid.uuid4().hex
         self._sequence = 0
         self._waiting: deque[_Waiting] = deque()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._wake: asyncio.Event | None = None
-        self._work: asyncio.Task[None] | None = None
-        self._ready = threading.Event()
-        self._stopping = False
-        self._once = Once(_LOG, every_s=60.0)
-        self.trouble = f"Kafka at {kafka.bootstrap_servers}: not connected yet"
-        """Why nothing is being acknowledged, in words for a person; "" when all is well."""
-        self._thread = threading.Thread(target=self._run, name="outlet", daemon=True)
-
-    def start(self) -> None:
-        """Start the sending thread; Kafka need not be there."""
-        # The client reports each of its retries; what an operator needs is said here, once a minute.
-        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-        self._thread.start()
-        self._ready.wait(10)
 
     def publish(self, pieces: Sequence[Piece], timeout_s: float) -> None:
         """Return when Kafka has acknowledged all rows.
@@ -93,72 +75,19 @@ class Outlet:
 
     def close(self, timeout_s: float = 3.0) -> None:
         """Send what waits, for at most ``timeout_s`` seconds; whoever still waits then gets an error."""
-        self._stopping = True
-        self._signal()
-        self._thread.join(timeout_s)
-        if self._thread.is_alive() and self._loop is not None and self._work is not None:
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._work.cancel)
-            self._thread.join(1.0)
+        self._end(timeout_s)
         for waiting in self._waiting:
             _fail(waiting, BrokerUnavailableError("the endpoint is stopping"))
 
-    def _signal(self) -> None:
-        if self._loop is not None and self._wake is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._wake.set)
+    def _more(self) -> bool:
+        return bool(self._waiting)
 
-    def _run(self) -> None:
-        asyncio.run(self._main())
+    def _options(self) -> dict[str, Any]:
+        return {"max_request_size": codec.MAX_RECORD_BYTES, "retry_backoff_ms": 100}
 
-    async def _main(self) -> None:
-        self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
-        self._work = asyncio.create_task(self._send_for_ever())
-        self._ready.set()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._work
-
-    async def _send_for_ever(self) -> None:
-        pause = _RETRY_S[0]
-        while not (self._stopping and not self._waiting):
-            producer = None
-            try:
-                producer = await self._connect()
-                pause = _RETRY_S[0]
-                await self._drain(producer)
-            except Exception as error:  # noqa: BLE001 - whatever the client raises, sending must go on
-                ours = isinstance(error, PerfstreamError)
-                self._complain(str(error) if ours else f"{type(error).__name__}: {error}")
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _RETRY_S[1])
-            finally:
-                if producer is not None:
-                    await _stop(producer)
-
-    async def _connect(self) -> Any:  # noqa: ANN401 - aiokafka is untyped
-        from aiokafka import AIOKafkaProducer
-        from aiokafka.errors import KafkaError
-
-        options: dict[str, Any] = {
-            "acks": "all",
-            "enable_idempotence": True,
-            "max_request_size": codec.MAX_RECORD_BYTES,
-            "max_batch_size": 1 << 20,
-            "retry_backoff_ms": 100,
-            **self._kafka.client_options(),
-        }
-        producer = AIOKafkaProducer(**options)
-        try:
-            await producer.start()
-        except (KafkaError, OSError) as error:
-            await _stop(producer)
-            reason = await refusal(options)
-            raise BrokerUnavailableError(reason or f"{type(error).__name__}: {error}") from error
-        except BaseException:
-            await _stop(producer)
-            raise
+    async def _begin(self, producer: Any) -> None:  # noqa: ANN401 - aiokafka is untyped
+        await producer.start()
         self.trouble = ""
-        return producer
 
     async def _drain(self, producer: Any) -> None:  # noqa: ANN401
         """Send what waits until the endpoint stops; raises when the producer must be replaced."""
@@ -175,13 +104,7 @@ class Outlet:
                 continue
             if self._stopping:
                 return
-            try:
-                await asyncio.wait_for(self._wake.wait(), _LOOK_S)
-            except TimeoutError:
-                if reason := await answers(producer.client):
-                    self._complain(reason)
-                else:
-                    self.trouble = ""
+            await self._look(producer)
 
     def _take(self) -> list[_Waiting]:
         """Take whole requests up to about what ``_MESSAGES_AT_ONCE`` messages hold."""
@@ -204,10 +127,7 @@ class Outlet:
             for group in self._groups(taken):
                 sent = [await producer.send(self._topic, value, key=key, headers=headers)
                         for key, value, headers in group]  # fmt: skip
-                delivery = asyncio.ensure_future(asyncio.gather(*sent))
-                while not (await asyncio.wait([delivery], timeout=_LOOK_S))[0]:
-                    self._complain("it does not acknowledge")
-                delivery.result()
+                await self._acknowledged(asyncio.gather(*sent))
                 self._metrics.messages.inc(len(group))
         except BaseException as error:
             for waiting in taken:
@@ -246,8 +166,7 @@ class Outlet:
         value, headers = codec.encode("profile", batch, interval)
         return f"{key[0]}/{key[1]}".encode(), value, headers
 
-    def _complain(self, why: str) -> None:
-        self.trouble = f"Kafka at {self._kafka.bootstrap_servers}: {why}"
+    def _tell(self) -> None:
         self._once.warning("kafka", f"{self.trouble}; clients are told to come again")
 
 
@@ -267,11 +186,3 @@ def _bounded(pieces: list[Piece]) -> list[list[Piece]]:
 def _fail(waiting: _Waiting, error: Exception) -> None:
     with contextlib.suppress(concurrent.futures.InvalidStateError):
         waiting.done.set_exception(error)
-
-
-async def _stop(producer: Any) -> None:  # noqa: ANN401
-    """Stop a producer without waiting for a broker that may never answer."""
-    with contextlib.suppress(Exception):
-        await asyncio.wait_for(producer.stop(), 1.0)
-    with contextlib.suppress(Exception):
-        await asyncio.wait_for(producer.client.close(), 1.0)
