@@ -58,10 +58,8 @@ class Budget:
     _calm: dict[str, int] = field(default_factory=dict)
     _taken_back: set[str] = field(default_factory=set)
     _cost_at_relief: dict[str, float] = field(default_factory=dict)
-    _above: int = 0
     _over: int = 0
     _roomy: int = 0
-    _used_before: float = 0.0
     _costs_before: Mapping[str, float] = field(default_factory=dict)
 
     def effort(self, name: str) -> float:
@@ -80,15 +78,12 @@ class Budget:
             used: cores that the process and its programs used.
             costs: cores that each collector used, as far as they can be told apart.
         """
-        self.used = used
-        self._above = self._above + 1 if used > self.limit else 0
+        over, self.used = min(used, self.used) - self.limit, used
         self._over = self._over + 1 if used > self.limit else 0
         lasting = {name: min(cost, self._costs_before.get(name, 0.0)) for name, cost in costs.items()}
-        over = min(used, self._used_before) - self.limit
-        self._used_before, self._costs_before = used, dict(costs)
+        self._costs_before = dict(costs)
         self._roomy = self._roomy + 1 if self._has_room(costs) else 0
-        if self._above >= PATIENCE:
-            self._above = PATIENCE - 1
+        if self._over >= PATIENCE:
             return self._relieve(over, lasting)
         if self._reliefs and self._roomy >= self._calm.get(self._reliefs[-1].name, CALM):
             self._roomy = 0

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 
 from runtime import log, settings
+from runtime.stopping import until_asked
 
 if TYPE_CHECKING:
     from collectors.settings import AgentSettings
@@ -43,13 +41,7 @@ def agent(
         given = replace(given, topic_prefix=topic_prefix)
     if spool is not None:
         given = replace(given, spool=replace(given.spool, directory=spool))
-    stop = threading.Event()
-
-    def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, ask_to_stop)
+    stop = until_asked()
     log.configure("agent", given.log_level)
     _confine(given)
     from collectors.node import run

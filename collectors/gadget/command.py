@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
 import time
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 import click
 
+from runtime.stopping import until_asked
 from streams.schema.errors import UsageError
 
 F = Callable[..., Any]
@@ -104,7 +102,7 @@ def trace(
     printer = Printer(output, [name for name in EVENT.names if not name.endswith("_ns")])
     collector = BY_NAME[name].make(Shared(Workloads(), Symbolizer(), AgentOptions()))
     assert isinstance(collector, EventCollector)
-    stop = _until_interrupted()
+    stop = until_asked()
     collector.start(live=True)
     try:
         printer.heading()
@@ -152,7 +150,7 @@ def profile(
         raise UsageError("--interval is longer than --timeout")
     wanted = Filters(namespace, pod, container, service)
     collector = BY_NAME[name].make(Shared(Workloads(), Symbolizer(), AgentOptions()))
-    stop = _until_interrupted()
+    stop = until_asked()
     collector.start()
     began = time.time_ns()
     try:
@@ -172,14 +170,3 @@ def profile(
             click.echo(f"{events:,} events, {lost:,} lost", err=True)
     finally:
         collector.close()
-
-
-def _until_interrupted() -> threading.Event:
-    stop = threading.Event()
-
-    def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, ask_to_stop)
-    return stop

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 import click
 
 from runtime import log, settings
+from runtime.stopping import until_asked
 
 
 @click.command(short_help="Receive profiles that programs push (Pyroscope's protocols).")
@@ -46,12 +44,6 @@ def ingest(
         given = replace(given, http=replace(given.http, port=http_port))
     if topic_prefix is not None:
         given = replace(given, topic_prefix=topic_prefix)
-    stop = threading.Event()
-
-    def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, ask_to_stop)
+    stop = until_asked()
     log.configure("ingest", given.log_level)
     run(given, stop)

@@ -29,14 +29,11 @@ def write(path: Path, graph: Flamegraph, title: str, subtitle: str = "") -> int:
     return len(text)
 
 
-def render(graph: Flamegraph, title: str, subtitle: str = "") -> str:
-    """Return the page. Names from profiles are data in it, never markup: they may hold anything.
-
-    Cost: about 12 bytes a node beside the distinct names.
-    """
+def data(graph: Flamegraph) -> dict[str, object]:
+    """Return what a page draws, for JSON: the graph's columns, each distinct name once and ``label`` by its number."""
     names: dict[str, int] = {}
     label = [names.setdefault(name, len(names)) for name in graph.label]
-    data: dict[str, object] = {
+    found: dict[str, object] = {
         "unit": graph.unit,
         "names": list(names),
         "level": graph.level,
@@ -45,9 +42,17 @@ def render(graph: Flamegraph, title: str, subtitle: str = "") -> str:
         "label": label,
     }
     if graph.before:
-        data |= {"before": graph.before, "after": graph.after}
+        found |= {"before": graph.before, "after": graph.after}
+    return found
+
+
+def render(graph: Flamegraph, title: str, subtitle: str = "") -> str:
+    """Return the page. Names from profiles are data in it, never markup: they may hold anything.
+
+    Cost: about 12 bytes a node beside the distinct names.
+    """
     # JSON inside <script> ends at "</script" or changes meaning at "<!--", so no "<" stands in it as itself.
-    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(data(graph), separators=(",", ":"), ensure_ascii=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     text = text.encode("utf-8", "replace").decode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import webbrowser
 from socketserver import ThreadingMixIn
@@ -11,6 +10,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import click
 
 from dashboards.store import connect
+from runtime.stopping import until_asked
 from streams.schema.errors import SettingsError
 
 _HOST = "127.0.0.1"
@@ -48,9 +48,7 @@ def web(port: int, browser: bool, dsn: str) -> None:
         raise SettingsError(f"cannot listen on {_HOST}:{port}: {error.strerror}; choose another --port") from error
     address = f"http://{_HOST}:{server.server_port}/"
     click.echo(f"profiles: {address}   Ctrl-C ends it")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = until_asked()
     threading.Thread(target=server.serve_forever, args=(0.2,), daemon=True).start()
     if browser:
         webbrowser.open(address)

@@ -115,18 +115,8 @@ class App:
 
     def _flamegraph(self, given: Mapping[str, str]) -> tuple[str, bytes]:
         graph, _, amounts = self._graph(given)
-        names: dict[str, int] = {}
-        found: dict[str, Any] = {
-            "unit": graph.unit,
-            "level": graph.level,
-            "value": graph.value,
-            "self": graph.self,
-            "label": [names.setdefault(name, len(names)) for name in graph.label],
-            "about": f"{amounts}, {len(graph.level)} nodes, read {datetime.now(UTC):%H:%M:%S} UTC",
-        }
-        if graph.after:
-            found |= {"before": graph.before, "after": graph.after}
-        found["names"] = list(names)
+        about = f"{amounts}, {len(graph.level)} nodes, read {datetime.now(UTC):%H:%M:%S} UTC"
+        found = page.data(graph) | {"about": about}
         return _JSON, json.dumps(found, separators=(",", ":")).encode("utf-8", "replace")
 
     def _file(self, given: Mapping[str, str]) -> tuple[str, bytes]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 import click
 from rich.console import Console, Group
@@ -19,6 +17,7 @@ from deploy.stack.settings import Ports, StackSettings
 from deploy.stack.supervisor import Stack
 from runtime import settings as settings_module
 from runtime import workdir as workdirs
+from runtime.stopping import until_asked
 
 
 @click.command(short_help="Run the whole stack on this machine, with live status.")
@@ -36,13 +35,7 @@ def up(workdir: Path | None, config: Path | None, free_ports: bool, timeout: flo
     settings = settings_module.load(StackSettings, config)
     if free_ports:
         settings = replace(settings, ports=Ports.free())
-    stopping = threading.Event()
-
-    def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
-        stopping.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, ask_to_stop)
+    stopping = until_asked()
     console = Console(stderr=False)
     stack = Stack(workdirs.workdir(workdir), settings, config)
     try:

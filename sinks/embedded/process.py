@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
 import time
 
 from runtime.listener import tls_context
 from runtime.observe import Health, serve
+from runtime.stopping import until_asked
 from sinks.embedded.engine import Engine
 from sinks.embedded.metrics import Checks, Metrics
 from sinks.embedded.sandbox import confine
@@ -43,10 +43,8 @@ def run(settings: StoreSettings) -> None:
     if not confined:
         _LOG.warning("this kernel cannot confine the store (Landlock, Linux 5.19): SQL reaches every file it may open")
     engine = Engine(options)
-    stop = threading.Event()
     # After the engine has started: it installs handlers of its own.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = until_asked()
     metrics = Metrics()
     health = Health()
     try:
