@@ -18,6 +18,19 @@ def broker(tmp_path_factory):
     instance.stop()
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium; a missing one fails here."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        instance = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield instance
+        instance.close()
+
+
 @pytest.fixture
 def unique():
     """A fresh name, for the topics, groups and databases of one test."""

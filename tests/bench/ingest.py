@@ -8,37 +8,21 @@ from __future__ import annotations
 
 import gzip
 import http.client
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 
-from deploy.stack.settings import Ports, StackSettings
-from deploy.stack.supervisor import Stack
-from runtime.workdir import Endpoints
-from tests.bench.pipeline import connect, cpu_seconds, memory
+from tests.bench.agent import memory_mb
+from tests.bench.pipeline import connect, cpu_seconds, stack
 from tests.integration.known_profiles import pprof
 
 OURS = ("ingest", "worker", "sink", "store")
 SAMPLES, FUNCTIONS, DEPTH = 1_000, 3_000, 25
 PROFILES, CLIENTS, SERVICES = 600, 4, 20
 LOOKS = 40
-
-
-@contextmanager
-def stack() -> Iterator[tuple[Stack, Endpoints]]:
-    """A stack of its own on free ports, without the agent."""
-    with tempfile.TemporaryDirectory(prefix="perfstream-bench-") as directory:
-        instance = Stack(Path(directory), StackSettings(ports=Ports.free()), without=("agent",))
-        try:
-            yield instance, instance.start()
-        finally:
-            instance.stop()
 
 
 def profile(seed: int) -> bytes:
@@ -76,7 +60,7 @@ def figures() -> Iterator[tuple[str, float, str]]:
     """Every figure of this module."""
     bodies = [profile(seed) for seed in range(SERVICES)]
     yield "profile_bytes", float(np.mean([len(body) for body in bodies])), "bytes"
-    with stack() as (instance, addresses):
+    with stack(without=("agent",)) as (instance, addresses):
         client = connect(addresses)
 
         def stored(service: str = "") -> int:
@@ -107,7 +91,7 @@ def figures() -> Iterator[tuple[str, float, str]]:
         yield "profiles_per_cpu_second", PROFILES / sum(spent[name] for name in OURS), "1/s"
         for name, seconds in spent.items():
             yield f"cpu_ms_per_profile_{name}", seconds / PROFILES * 1e3, "ms"
-        yield "ingest_rss_mb", memory(instance, "ingest"), "MB"
+        yield "ingest_rss_mb", memory_mb(instance.stages["ingest"].pid, "VmRSS"), "MB"
         waits = []
         for number in range(LOOKS):
             service = f"seen-{number}"

@@ -27,10 +27,10 @@ FRESHNESS_WARM_UP = 1
 
 
 @contextmanager
-def stack() -> Iterator[tuple[Stack, Endpoints]]:
-    """A stack of its own on free ports, without agent and push endpoint: the load is ours."""
+def stack(without: tuple[str, ...] = ("agent", "ingest")) -> Iterator[tuple[Stack, Endpoints]]:
+    """A stack of its own on free ports, without what would bring a load of its own."""
     with tempfile.TemporaryDirectory(prefix="perfstream-bench-") as directory:
-        instance = Stack(Path(directory), StackSettings(ports=Ports.free()), without=("agent", "ingest"))
+        instance = Stack(Path(directory), StackSettings(ports=Ports.free()), without=without)
         try:
             yield instance, instance.start()
         finally:
@@ -44,12 +44,6 @@ def cpu_seconds(instance: Stack, names: tuple[str, ...] = ("worker", "sink", "st
         fields = Path(f"/proc/{instance.stages[name].pid}/stat").read_text().rsplit(") ", 1)[1].split()
         total += int(fields[11]) + int(fields[12])
     return total / TICKS
-
-
-def memory(instance: Stack, name: str) -> float:
-    """Return the resident memory of a stage in MB."""
-    text = Path(f"/proc/{instance.stages[name].pid}/status").read_text()
-    return int(text.split("VmRSS:")[1].split()[0]) * 1024 / 1e6
 
 
 def connect(addresses: Endpoints) -> Any:

@@ -20,7 +20,8 @@ from dashboards.selection import Selection, make
 from dashboards.store import connect
 from deploy.stack.supervisor import Stack
 from runtime.workdir import Endpoints
-from tests.bench.pipeline import memory, stack
+from tests.bench import pipeline
+from tests.bench.agent import memory_mb
 
 ROWS = int(os.environ.get("PERFSTREAM_BENCH_ROWS", "100_000_000"))
 BATCH = 5_000_000
@@ -76,9 +77,7 @@ def median_s(ask: Callable[[], object]) -> tuple[float, float]:
 
 def ask(instance: Stack, addresses: Endpoints) -> Iterator[tuple[str, float, str]]:
     """Fill the store and yield the figures."""
-    from tests.bench.pipeline import connect as client_of
-
-    client = client_of(addresses)
+    client = pipeline.connect(addresses)
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     began = time.monotonic()
     fill(client, now - timedelta(hours=24))
@@ -108,10 +107,10 @@ def ask(instance: Stack, addresses: Endpoints) -> Iterator[tuple[str, float, str
             yield f"{what}{suffix}_first_s", first, "s"
     week = make("service-000", since="7d")
     yield "top_week_s", median_s(lambda: reading.top(store, week))[1], "s"
-    yield "store_rss_mb", memory(instance, "store"), "MB"
+    yield "store_rss_mb", memory_mb(instance.stages["store"].pid, "VmRSS"), "MB"
 
 
 def figures() -> Iterator[tuple[str, float, str]]:
     """Every figure of this module."""
-    with stack() as (instance, addresses):
+    with pipeline.stack() as (instance, addresses):
         yield from ask(instance, addresses)

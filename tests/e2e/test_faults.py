@@ -4,10 +4,7 @@ One stack for all. ``stack.tend()`` is what restarts dead stages: it is not call
 """
 
 import asyncio
-import contextlib
 import signal
-import subprocess
-import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
@@ -21,6 +18,7 @@ from deploy.stack.supervisor import Stack
 from streams.schema import codec
 from streams.schema.topics import RAW, schema_of
 from tests.bench.pipeline import connect
+from tests.kernel.disk import kept_full, mounted
 
 pytestmark = [pytest.mark.e2e, pytest.mark.kernel, pytest.mark.services]
 
@@ -32,13 +30,8 @@ PARTITIONS = 2
 def directory(tmp_path_factory):
     """A working directory whose store and spool lie on small disks of their own."""
     home = tmp_path_factory.mktemp("faults")
-    sizes = {"store": "400m", "spool": "8m"}
-    for name, size in sizes.items():
-        (home / name).mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", home / name], check=True)
-    yield home
-    for name in sizes:
-        subprocess.run(["umount", "-l", home / name], check=True)
+    with mounted(home / "store", "400m"), mounted(home / "spool", "8m"):
+        yield home
 
 
 @pytest.fixture(scope="module")
@@ -112,29 +105,6 @@ def stopped(stack, *names):
 
 
 @contextmanager
-def full(stack, name):
-    """Take all the room, and what becomes free meanwhile."""
-    filler, done = stack.directory / name / "filler", threading.Event()
-
-    def fill():
-        with filler.open("wb", buffering=0) as file:
-            while not done.wait(0.05):
-                for size in (1 << 20, 4096, 1):
-                    with contextlib.suppress(OSError):
-                        while file.write(bytes(size)) == size:
-                            pass
-
-    thread = threading.Thread(target=fill)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        filler.unlink()
-
-
-@contextmanager
 def small_budget(stack):
     stage = stack.stages["agent"]
     before = stage.environment
@@ -156,8 +126,8 @@ def restart(stack, stage):
 
 
 FAULTS = {
-    "spool disk full": (lambda stack: full(stack, "spool"), {"agent": ["spool"]}),
-    "store disk full": (lambda stack: full(stack, "store"), {"store": ["disk"], "sink": ["store"]}),
+    "spool disk full": (lambda stack: kept_full(stack.directory / "spool"), {"agent": ["spool"]}),
+    "store disk full": (lambda stack: kept_full(stack.directory / "store"), {"store": ["disk"], "sink": ["store"]}),
     "store killed": (lambda stack: killed(stack, "store"), {"store": ["process"], "sink": ["answers"]}),
     "store stands still": (
         lambda stack: stopped(stack, "store"), {"store": ["healthz"], "sink": ["answers", "store"]},

@@ -1,7 +1,6 @@
 """The flame graph page in a real browser, from a file, without network."""
 
 import pytest
-from playwright.sync_api import sync_playwright
 
 from dashboards.flamegraph.difference import difference
 from dashboards.flamegraph.page import render
@@ -31,16 +30,6 @@ SMALL = graph(
         (2, 100, 100, "idle_[k]"),
     ]
 )
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        instance = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield instance
-        instance.close()
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import pytest
 
 from deploy.stack import status
 from streams.schema import codec
+from tests.bench.agent import memory_mb
 from tests.bench.load import SECOND, Population, Shape, message, publish
-from tests.bench.pipeline import connect, memory, stack
+from tests.bench.pipeline import connect, stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.services, pytest.mark.timeout(300)]
 
@@ -36,7 +37,7 @@ def looks(instance):
     found = {}
     for name in MOST_MB:
         reading = status.read(instance.stages[name])
-        found[name] = memory(instance, name), dict(reading.problems).get("lag", "")
+        found[name] = memory_mb(instance.stages[name].pid, "VmRSS"), dict(reading.problems).get("lag", "")
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import http.client
 import json
 import os
@@ -19,6 +20,7 @@ from urllib.parse import urlencode
 from aiokafka import AIOKafkaConsumer
 
 from deploy.broker import free_port
+from streams import topics_admin
 from streams.schema import codec, stacks
 from streams.schema.topics import RAW_PROFILES
 
@@ -130,3 +132,20 @@ class Ingest:
             key = row["type"], row["stack"][-1]
             out[key] = out.get(key, 0) + row["value"]
         return out
+
+
+def create_topic(broker, prefix: str) -> None:
+    """Create the topic that an endpoint with this prefix publishes to."""
+    topic = dataclasses.replace(RAW_PROFILES, name=prefix + RAW_PROFILES.name)
+    asyncio.run(topics_admin.apply({"bootstrap_servers": broker.address}, [topic]))
+
+
+@contextlib.contextmanager
+def serving(broker, directory: Path, prefix: str):
+    """Run an endpoint that is well, with a topic of its own."""
+    create_topic(broker, prefix)
+    running = Ingest(directory, broker.address, prefix)
+    try:
+        yield running.until_well()
+    finally:
+        running.stop()

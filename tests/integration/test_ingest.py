@@ -1,8 +1,6 @@
 """The push endpoint with the real broker: every format by hand with known sums, every refusal, Kafka away."""
 
-import asyncio
 import base64
-import dataclasses
 import gzip
 import json
 import os
@@ -20,9 +18,7 @@ from opentelemetry.proto.collector.profiles.v1development.profiles_service_pb2_g
 from collectors.ingest import otlp
 from deploy.broker import free_port
 from deploy.cli import cli
-from streams import topics_admin
-from streams.schema.topics import RAW_PROFILES
-from tests.integration.ingest_process import Ingest
+from tests.integration.ingest_process import Ingest, create_topic, serving
 from tests.integration.known_profiles import form, pprof, push
 from tests.unit.test_otlp_decode import SAMPLE
 
@@ -32,21 +28,11 @@ PUSH = "/push.v1.PusherService/Push"
 MEMORY = [("alloc_objects", "count"), ("alloc_space", "bytes"), ("inuse_objects", "count"), ("inuse_space", "bytes")]
 
 
-def create_topic(broker, prefix):
-    topic = dataclasses.replace(RAW_PROFILES, name=prefix + RAW_PROFILES.name)
-    asyncio.run(topics_admin.apply({"bootstrap_servers": broker.address}, [topic]))
-
-
 @pytest.fixture(scope="module")
 def server(broker, tmp_path_factory):
     """One endpoint for the module; each test has a service of its own."""
-    prefix = f"ingest{os.getpid()}."
-    create_topic(broker, prefix)
-    running = Ingest(tmp_path_factory.mktemp("ingest"), broker.address, prefix)
-    try:
-        yield running.until_well()
-    finally:
-        running.stop()
+    with serving(broker, tmp_path_factory.mktemp("ingest"), f"ingest{os.getpid()}.") as running:
+        yield running
 
 
 def answered(server, path, body=b"", content_type="", **parameters):

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.ingest_process import Ingest
-from tests.integration.test_ingest import create_topic
+from tests.integration.ingest_process import serving
 
 pytestmark = pytest.mark.services
 PROGRAMS = Path(__file__).parents[1] / "programs"
@@ -18,13 +17,8 @@ PROGRAMS = Path(__file__).parents[1] / "programs"
 @pytest.fixture(scope="module")
 def server(broker, tmp_path_factory):
     """One endpoint for the module."""
-    prefix = f"clients{os.getpid()}."
-    create_topic(broker, prefix)
-    running = Ingest(tmp_path_factory.mktemp("ingest"), broker.address, prefix)
-    try:
-        yield running.until_well()
-    finally:
-        running.stop()
+    with serving(broker, tmp_path_factory.mktemp("ingest"), f"clients{os.getpid()}.") as running:
+        yield running
 
 
 def until_rows(server, service, wanted, timeout_s=30.0):

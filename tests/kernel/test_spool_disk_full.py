@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import subprocess
 from contextlib import contextmanager
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from collectors import spool as module
 from collectors.spool import Spool
 from collectors.spool_files import Message
+from tests.kernel.disk import mounted
 
 EVENTS = 1009
 
@@ -17,11 +17,8 @@ EVENTS = 1009
 @pytest.fixture
 def disk(tmp_path):
     """A file system of 2 MB."""
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", mount], check=True)
-    yield mount
-    subprocess.run(["umount", "-l", mount], check=True)
+    with mounted(tmp_path / "disk", "2m") as mount:
+        yield mount
 
 
 @contextmanager

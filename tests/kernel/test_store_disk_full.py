@@ -1,9 +1,6 @@
 """The store on a disk that fills up: no insert is called stored that is not, nothing is corrupt, no hands needed."""
 
-import contextlib
 import json
-import subprocess
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -12,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.integration.conftest import start_store
+from tests.kernel.disk import kept_full, mounted
 
 ROWS = 5003
 
@@ -19,43 +17,14 @@ ROWS = 5003
 @pytest.fixture
 def store(tmp_path):
     """A store whose directory is a file system of 200 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", disk], check=True)
-    one = None
-    try:
+    with mounted(tmp_path / "disk", "200m") as disk:
         one = start_store(disk / "data", environ={"PERFSTREAM_STORE_MINIMUM_FREE_BYTES": str(16 << 20)})
-        one.disk = disk
-        yield one
-    finally:
-        if one is not None and one.process.poll() is None:
-            one.stop()
-        subprocess.run(["umount", "-l", disk], check=True)
-
-
-@contextlib.contextmanager
-def full(disk):
-    """Take all the room, and what becomes free meanwhile."""
-    filler, done, filled = disk / "filler", threading.Event(), threading.Event()
-
-    def fill():
-        with filler.open("wb", buffering=0) as file:
-            while not done.wait(0.02):
-                for size in (1 << 20, 4096, 1):
-                    with contextlib.suppress(OSError):
-                        while file.write(bytes(size)) == size:
-                            pass
-                filled.set()
-
-    thread = threading.Thread(target=fill)
-    thread.start()
-    filled.wait()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        filler.unlink()
+        try:
+            one.disk = disk
+            yield one
+        finally:
+            if one.process.poll() is None:
+                one.stop()
 
 
 def insert(store, number, table="full.rows"):
@@ -90,7 +59,7 @@ def make(store):
 def test_what_is_said_to_be_stored_is_and_what_is_refused_can_be_repeated(store):
     make(store)
     assert insert(store, 0) == 0
-    with full(store.disk), ThreadPoolExecutor(4) as pool:
+    with kept_full(store.disk), ThreadPoolExecutor(4) as pool:
         # At the same time, so that one error's trace covers another's.
         refused = list(pool.map(lambda number: insert(store, number), range(1, 17)))
         assert set(refused) == {243}, refused
@@ -107,7 +76,7 @@ def test_what_is_said_to_be_stored_is_and_what_is_refused_can_be_repeated(store)
 def test_healthz_says_so_and_a_restart_finds_everything(store):
     make(store)
     insert(store, 0)
-    with full(store.disk):
+    with kept_full(store.disk):
         deadline = time.monotonic() + 15
         while "MiB free" not in disk_is_said_to_be(store):
             assert time.monotonic() < deadline

@@ -11,27 +11,10 @@ from hypothesis import strategies as st
 from collectors.scrapers import pprof, wire
 from streams.schema import stacks
 from streams.schema.errors import CorruptRecordError
+from tests.integration.known_profiles import number, piece, varint
 
 CORPUS = {path.name: path.read_bytes() for path in sorted((Path(__file__).parents[1] / "corpus/pprof").glob("*.gz"))}
 RAW = [gzip.decompress(data) for data in CORPUS.values()]
-
-
-def varint(value):
-    value &= (1 << 64) - 1
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def number(field, value):
-    return varint(field << 3) + varint(value)
-
-
-def piece(field, body):
-    body = body.encode() if isinstance(body, str) else body
-    return varint(field << 3 | 2) + varint(len(body)) + body
 
 
 def numbers(field, values, packed):
