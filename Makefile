@@ -20,9 +20,11 @@ up: install  ## install what is missing, then run the whole stack here until Ctr
 demo: install  ## the same for about a minute around a known workload; prints what it found, exits
 	@$(PY) -m deploy.cli demo $(ARGS)
 
+# Two at a time what only asks whether an answer is right; alone what measures the machine, or loads it on purpose.
 test: install-test  ## everything CI runs
 	@$(MAKE) --no-print-directory lint
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -n 2 --dist loadscope tests/unit tests/fuzz tests/integration $(ARGS)
+	$(PYTEST) tests/kernel tests/e2e $(ARGS)
 
 bench: install  ## the measured figures, one JSON line each
 	@$(PY) -m tests.bench.run $(ARGS)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from deploy.demo.workload import BURN_SHARES, CONNECTS, EXECS, REFUSED
+
+GO_SHARE = 0.75
+GO_PERIOD_NS = 10_000_000
+"""Go samples at 100 Hz (``runtime/pprof``)."""
+GO_SIGMAS, GO_LEAST = 4, 100
+"""How far chance may lead a share away, in standard deviations of a binomial one; fewer samples say nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,26 +65,26 @@ def workload(client: Any, truth: Mapping[str, Mapping[str, float]], *, kernel: b
         findings += _events(client)
         findings += _latencies(client, truth)
     if go:
-        measured = shares(client, "demo-go", "process_cpu")
-        hot, warm = (sum(v for k, v in measured.items() if k.endswith(name)) for name in ("goHot", "goWarm"))
-        if not hot:  # the compiler inlines spin into both, so their own time may stand under its name alone
-            hot, warm = _go_totals(client)
-        findings.append(
-            Finding(
-                "goHot : goWarm", "3.0 ± 0.7", f"{hot / warm if warm else 0:.2f}", abs(hot - 3 * warm) <= 0.7 * warm
-            )
-        )
+        findings.append(_go(client))
     return findings
 
 
-def _go_totals(client: Any) -> tuple[float, float]:  # noqa: ANN401
+def _go(client: Any) -> Finding:  # noqa: ANN401
+    """Compare the share of goHot in the time of goHot and goWarm, as far as so many samples can tell."""
+    # Totals: the compiler may inline what both call, or not.
     rows = client.query(
         "SELECT function, sum(total) FROM hotspots_final WHERE type = 'process_cpu' AND service = 'demo-go' "
         "GROUP BY function"
     ).result_rows
-    return (
-        float(sum(v for k, v in rows if k.endswith("goHot"))),
-        float(sum(v for k, v in rows if k.endswith("goWarm"))),
+    hot, warm = (sum(v for k, v in rows if k.endswith(name)) for name in ("goHot", "goWarm"))
+    samples = (hot + warm) / GO_PERIOD_NS
+    got = hot / (hot + warm) if hot + warm else 0.0
+    off = GO_SIGMAS * math.sqrt(GO_SHARE * (1 - GO_SHARE) / max(samples, 1))
+    return Finding(
+        "goHot of goHot and goWarm",
+        f"{GO_SHARE:.0%} ± {off * 100:.1f} ({samples:.0f} samples)",
+        f"{got:.1%}",
+        samples >= GO_LEAST and abs(got - GO_SHARE) <= off,
     )
 
 

@@ -99,7 +99,7 @@ def _configuration(work: Workload) -> str:
     if work.go_address:
         lines.append(
             f'[[agent.scrape]]\naddress = "http://{work.go_address}"\nservice = "demo-go"\nversion = "{VERSION}"\n'
-            "profiles = { profile = 10, heap = 10, goroutine = 10, mutex = 10, block = 10, allocs = 10 }\nseconds = 5\n"
+            "profiles = { profile = 10, heap = 10, goroutine = 10, mutex = 10, block = 10, allocs = 10 }\nseconds = 8\n"
         )
     return "\n".join(lines)
 

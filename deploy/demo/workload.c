@@ -4,7 +4,9 @@
  *   burn SECONDS              CPU in burn_five : burn_three : burn_two = 5 : 3 : 2
  *   contend SECONDS           spins; two of these on one CPU wait for each other
  *   exec COUNT PATH           runs PATH that many times, one after the other
- *   connect COUNT REFUSED     that many TCP connects on loopback, REFUSED of them to a port nobody listens on
+ *   connect COUNT REFUSED SECONDS
+ *                             that many TCP connects on loopback, REFUSED of them to a port nobody listens on, spread
+ *                             over SECONDS: a program that ends at once may be gone before its name is read
  *   write COUNT FILE          that many synchronous 64 KiB writes
  */
 #define _GNU_SOURCE
@@ -94,8 +96,10 @@ static int run_many(long count, char *path)
 	return 0;
 }
 
-static int connect_many(long count, long refused)
+static int connect_many(long count, long refused, double seconds)
 {
+	long gap_ns = (long)(seconds * 1e9 / count);
+	struct timespec gap = {gap_ns / 1000000000, gap_ns % 1000000000};
 	struct sockaddr_in open_at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	struct sockaddr_in shut_at = open_at;
 	socklen_t size = sizeof(open_at);
@@ -115,6 +119,7 @@ static int connect_many(long count, long refused)
 			denied++;
 		}
 		close(client);
+		nanosleep(&gap, NULL);
 	}
 	printf("{\"mode\": \"connect\", \"connects\": %ld, \"established\": %ld, \"refused\": %ld}\n", count, made, denied);
 	return made + denied == count ? 0 : 1;
@@ -145,10 +150,10 @@ int main(int argc, char **argv)
 		return contend(atof(argv[2])), 0;
 	if (argc == 4 && !strcmp(argv[1], "exec"))
 		return run_many(atol(argv[2]), argv[3]);
-	if (argc == 4 && !strcmp(argv[1], "connect"))
-		return connect_many(atol(argv[2]), atol(argv[3]));
+	if (argc == 5 && !strcmp(argv[1], "connect") && atol(argv[2]) > 0)
+		return connect_many(atol(argv[2]), atol(argv[3]), atof(argv[4]));
 	if (argc == 4 && !strcmp(argv[1], "write"))
 		return write_many(atol(argv[2]), argv[3]);
-	fprintf(stderr, "usage: workload burn|contend SECONDS | exec COUNT PATH | connect COUNT REFUSED | write COUNT FILE\n");
+	fprintf(stderr, "usage: workload burn|contend SECONDS | exec COUNT PATH | connect COUNT REFUSED SECONDS | write COUNT FILE\n");
 	return 2;
 }

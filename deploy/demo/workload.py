@@ -79,7 +79,7 @@ class Workload:
         for number in (1, 2):
             self._start(f"contend{number}", [program, "contend", str(self.seconds)], service="demo-contend", cpu=0)
         self._start("exec", [program, "exec", str(EXECS), str(self._nothing)])
-        self._start("connect", [program, "connect", str(CONNECTS), str(REFUSED)])
+        self._start("connect", [program, "connect", str(CONNECTS), str(REFUSED), str(self.seconds * 0.8)])
         self._start("write", [program, "write", str(WRITES), str(self.directory / "written")])
 
     def _start(
