@@ -20,7 +20,7 @@ F = Callable[..., Any]
 BY = ("function", "file", "line", "service", *(label for label in IDENTITY if label != "service"))
 
 
-_TYPE = click.option(
+type_option = click.option(
     "--type", "kind", default="cpu", show_default=True, help="Profile type (see 'profile types')."
 )  # fmt: skip
 _SELECTION = (
@@ -91,12 +91,12 @@ def types(form: str, kind: str, **given: Any) -> None:  # noqa: ANN401 - the opt
     store, wanted = prepare(given, kind)
     with show.waiting("reading the samples"):
         rows = reading.types(store, wanted)
-    finish(form, rows, lambda: _nothing(store, wanted), lambda: show.types(rows))
+    finish(form, rows, lambda: nothing(store, wanted), lambda: show.types(rows))
 
 
 @profile.command()
 @selecting
-@_TYPE
+@type_option
 @rows_option
 @click.option("--by", type=click.Choice(BY), default="function", show_default=True, help="Code, or a label.")
 @printing
@@ -105,12 +105,12 @@ def top(form: str, kind: str, n: int, by: str, **given: Any) -> None:  # noqa: A
     store, wanted = prepare(given, kind)
     with show.waiting("reading the samples"):
         rows = reading.top(store, wanted, n, by)
-    finish(form, rows, lambda: _nothing(store, wanted), lambda: show.top(rows, by))
+    finish(form, rows, lambda: nothing(store, wanted), lambda: show.top(rows, by))
 
 
 @profile.command()
 @selecting
-@_TYPE
+@type_option
 @click.option(
     "-o", "output", type=click.Path(path_type=Path, dir_okay=False), default=Path("flamegraph.html"), show_default=True,
     help="The file to write.",
@@ -124,7 +124,7 @@ def flamegraph(output: Path, kind: str, title: str, **given: Any) -> None:  # no
     with show.waiting("reading the samples"):
         graph = reading.flamegraph(store, wanted)
     if not graph.total:
-        raise PerfstreamError(_nothing(store, wanted))
+        raise PerfstreamError(nothing(store, wanted))
     size = page.write(output, graph, title or _title(wanted), str(wanted))
     total = show.human(graph.total, graph.unit)
     click.echo(f"{output}: {len(graph.level)} nodes, {total}, {size / 1024:.0f} KiB")
@@ -133,7 +133,7 @@ def flamegraph(output: Path, kind: str, title: str, **given: Any) -> None:  # no
 @profile.command("list")
 @click.argument("function")
 @selecting
-@_TYPE
+@type_option
 @click.option(
     "--source", "directory", type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Where the source is: its text stands beside the figures.",
@@ -152,7 +152,7 @@ def list_(function: str, form: str, kind: str, directory: Path | None, context: 
         found = listing.read(store, wanted, function)
     if found is None:
         if not reading.whole(store, wanted)[0]:
-            raise PerfstreamError(_nothing(store, wanted))
+            raise PerfstreamError(nothing(store, wanted))
         raise PerfstreamError(f"no function has '{function}' in its name in {wanted}; see 'perfstream profile top'")
     if form == "json":
         if directory is not None:
@@ -164,7 +164,7 @@ def list_(function: str, form: str, kind: str, directory: Path | None, context: 
 
 @profile.command()
 @selecting
-@_TYPE
+@type_option
 @click.option("--format", "form", type=click.Choice(FORMATS), default="pprof", show_default=True)
 @click.option("-o", "output", default="-", show_default=True, help="The file to write; - is standard output.")
 def export(output: str, form: str, kind: str, **given: Any) -> None:  # noqa: ANN401
@@ -175,7 +175,7 @@ def export(output: str, form: str, kind: str, **given: Any) -> None:  # noqa: AN
     with show.waiting("reading the samples"):
         found = stacks.read(store, wanted)
     if not len(found.value):
-        raise PerfstreamError(_nothing(store, wanted))
+        raise PerfstreamError(nothing(store, wanted))
     encode = {"pprof": pprof.encode, "folded": text.folded, "speedscope": text.speedscope}[form]
     command.write(encode(found), output, form)
 
@@ -223,5 +223,6 @@ def _title(wanted: Selection) -> str:
     return f"{service}{version} · {wanted.type}"
 
 
-def _nothing(store: Store, wanted: Selection) -> str:
+def nothing(store: Store, wanted: Selection) -> str:
+    """Return the line that says that nothing was found, and what there is."""
     return f"nothing recorded for {wanted}; {reading.what_exists(store, wanted)}"
