@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from collectors.agent_metrics import AgentMetrics
-from collectors.base import Collector
+from collectors.base import Collector, Scales
 from collectors.bpf import kernel
 from collectors.budget import Budget, Change
 from collectors.catalogue import Entry, Shared, chosen
@@ -162,8 +162,8 @@ class Agent:
             each.collector, each.why = collector, ""
             effort = self.budget.effort(each.entry.name)
             self._metrics.effort.labels(each.entry.name).set(effort)
-            if each.entry.relieve and 0 < effort < 1:
-                each.entry.relieve(collector, self._options, effort)
+            if isinstance(collector, Scales) and 0 < effort < 1:
+                collector.relieve(self._options, effort)
 
     def _down(self, each: Running, why: str, *, again: bool) -> None:
         collector, each.collector, each.why = each.collector, None, why
@@ -193,13 +193,14 @@ class Agent:
             },
         )
         each = next(each for each in self.running if each.entry.name == change.name)
+        collector = each.collector
         self._metrics.effort.labels(change.name).set(change.effort)
         if change.effort == 0:
             self._down(each, _OVER_BUDGET, again=False)
-        elif each.collector is None and each.why == _OVER_BUDGET:
+        elif collector is None and each.why == _OVER_BUDGET:
             self._start(each)
-        elif each.collector is not None and each.entry.relieve is not None:
-            each.entry.relieve(each.collector, self._options, change.effort)
+        elif collector is not None and isinstance(collector, Scales):
+            collector.relieve(self._options, change.effort)
 
     def _report(self) -> None:
         down = [each for each in self.running if each.collector is None]

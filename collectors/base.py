@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from collectors.bpf.kernel import RunStats
+
+if TYPE_CHECKING:
+    from collectors.settings import AgentOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,14 @@ class Collector(Protocol):
 
     def close(self) -> None:
         """Detach and free. May be called twice, and without ``start``."""
+
+
+@runtime_checkable
+class Scales(Protocol):
+    """A collector that can be made cheaper."""
+
+    def relieve(self, options: AgentOptions, effort: float) -> None:
+        """Do only this share (0 to 1) of the full effort."""
 
 
 class WorkloadResolver(Protocol):

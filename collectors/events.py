@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,11 @@ from collectors.bpf.kernel import RunStats
 from collectors.bpf.loader import Programs, load
 from collectors.bpf.requirements import clock_base_ns
 from collectors.bpf.ringbuf import RingBuffer
+from collectors.wanted import Wanted
 from streams.schema.messages import EVENT
+
+if TYPE_CHECKING:
+    from collectors.catalogue import Shared
 
 RING_BYTES = 1 << 20
 MAX_HELD = 200_000
@@ -57,10 +61,16 @@ class EventCollector:
     detail_bytes: ClassVar[int] = 32
 
     def __init__(
-        self, workloads: WorkloadResolver | None = None, *, cache: Path | None = None, ring_bytes: int = RING_BYTES
+        self,
+        workloads: WorkloadResolver | None = None,
+        *,
+        cache: Path | None = None,
+        ring_bytes: int = RING_BYTES,
+        wanted: Wanted | None = None,
     ) -> None:
         self._workloads: WorkloadResolver = workloads or CommOnly()
         self._cache, self._ring_bytes = cache, ring_bytes
+        self._wanted = wanted or Wanted()
         self._programs: Programs | None = None
         self._ring: RingBuffer | None = None
         self._thread: threading.Thread | None = None
@@ -83,6 +93,11 @@ class EventCollector:
             ]
         )
 
+    @classmethod
+    def make(cls, shared: Shared, wanted: Wanted | None = None) -> Self:
+        """Make it as the agent runs it, or a live gadget that wants only some events."""
+        return cls(shared.workloads, wanted=wanted)
+
     def defines(self) -> dict[str, int]:
         """Return the constants that the kernel side needs."""
         return {}
@@ -99,13 +114,15 @@ class EventCollector:
         """
         programs = load(
             self.source,
-            self.defines(),
+            self.defines() | ({} if self._wanted.anything else {"FILTERED": 1}),
             offsets={**fields.TASK, **self.offsets},
             sizes={"events": self._ring_bytes},
             cache=self._cache,
         )
         try:
             self._ring = RingBuffer(programs.maps["events"], self.record)
+            if not self._wanted.anything:
+                programs.maps["wanted"].update(bytes(4), self._wanted.packed())
             programs.attach()
         except BaseException:
             programs.close()

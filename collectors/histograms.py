@@ -7,10 +7,11 @@ Memory in the kernel: two hash maps of ``entries`` elements (16384: 3.3 MB), and
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,12 @@ from collectors.bpf import fields
 from collectors.bpf.buffers import wait_until_unused
 from collectors.bpf.kernel import RunStats
 from collectors.bpf.loader import Programs, load
+from collectors.wanted import Wanted
 from streams.schema.messages import LATENCY, WORKLOAD
+
+if TYPE_CHECKING:
+    from collectors.catalogue import Shared
+    from collectors.settings import AgentOptions
 
 ENTRIES = 16384
 MAX_SLOTS = 1 << 18
@@ -56,14 +62,26 @@ class HistogramCollector:
         cache: Path | None = None,
         entries: int | None = None,
         defines: Mapping[str, int] | None = None,
+        wanted: Wanted | None = None,
     ) -> None:
         self._workloads: WorkloadResolver = workloads or CommOnly()
         self._cache, self._defines = cache, dict(defines or {})
         self._entries = entries or self.entries
+        self._wanted = wanted or Wanted()
         self._programs: Programs | None = None
         self._second = 0
         self._shift = self._most_shift = 0
         self._lost_before = 0
+
+    @classmethod
+    def make(cls, shared: Shared, wanted: Wanted | None = None) -> Self:
+        """Make it as the agent runs it, or a live gadget that counts one process only."""
+        return cls(shared.workloads, wanted=wanted)
+
+    def relieve(self, options: AgentOptions, effort: float) -> None:  # noqa: ARG002 - of every collector's
+        """Do only this share of the full effort."""
+        # What an event costs before it is taken or not remains: half the effort means a quarter of the events.
+        self.set_sampling(round(-2 * math.log2(effort)))
 
     def operation(self, op: int, kind: int) -> str:  # noqa: ARG002 - for those that have more than one
         """Return the text of an operation."""
@@ -96,12 +114,14 @@ class HistogramCollector:
         """
         programs = load(
             self.source,
-            self.defines() | self._defines,
+            self.defines() | self._defines | ({} if self._wanted.anything else {"FILTERED": 1}),
             offsets={**fields.TASK, **self.offsets},
             sizes={"hist_0": self._entries, "hist_1": self._entries},
             cache=self._cache,
         )
         try:
+            if not self._wanted.anything:
+                programs.maps["wanted"].update(bytes(4), self._wanted.packed())
             programs.attach()
         except BaseException:
             programs.close()

@@ -4,6 +4,7 @@
 #define PERFSTREAM_EVENT_H
 
 #include "task.h"
+#include "wanted.h"
 
 #ifndef DETAIL_BYTES
 #define DETAIL_BYTES 32
@@ -36,6 +37,17 @@ static __always_inline struct event *reserve(void)
     if (!event)
         count_lost();
     return event;
+}
+
+static __always_inline void submit(struct event *event)
+{
+#ifdef FILTERED
+    if (!is_wanted(event->pid, event->uid, event->comm, event->result, event->latency)) {
+        events.ringbuf_discard(event, 0);
+        return;
+    }
+#endif
+    events.ringbuf_submit(event, 0);
 }
 
 // Who runs now. `detail` is left as it is: whoever reserves must write all of it.

@@ -18,7 +18,7 @@ int tp_btf__sched_process_exec(u64 *ctx)
         event->latency = event->at - start->at;
     __builtin_memset(event->detail, 0, sizeof(event->detail));
     bpf_probe_read_kernel_str(event->detail, sizeof(event->detail), (void *)read64(ctx[2], OFF_BPRM_FILENAME));
-    events.ringbuf_submit(event, 0);
+    submit(event);
     started.delete(&old_pid);
     return 0;
 }
@@ -46,7 +46,7 @@ static __always_inline int leave(long result)
             event->latency = event->at - start->at;
             bpf_probe_read_user_str(event->detail, sizeof(event->detail), (void *)start->path);
         }
-        events.ringbuf_submit(event, 0);
+        submit(event);
     }
     started.delete(&tid);
     return 0;

@@ -25,6 +25,6 @@ int tp_btf__sched_process_exit(u64 *ctx)
         event->result = read32(leader, OFF_TASK_CODE);
     event->latency = event->at - life.started;
     __builtin_memset(event->detail, 0, sizeof(event->detail));
-    events.ringbuf_submit(event, 0);
+    submit(event);
     return 0;
 }

@@ -1,5 +1,5 @@
 /* Off-CPU time of threads that blocked for longer than a threshold, by their stacks.
- * Driven by collectors/offcpu.py, whose header says how and why.
+ * Driven by collectors/profile/offcpu.py, whose header says how and why.
  *   SLOTS  a power of two: threads that can be off CPU at once, by tid modulo SLOTS */
 #include <uapi/linux/ptrace.h>
 #include "stack_count.h"

@@ -29,6 +29,6 @@ TRACEPOINT_PROBE(oom, mark_victim)
     memory->file_kb = args->file_rss;
     memory->shmem_kb = args->shmem_rss;
 #endif
-    events.ringbuf_submit(event, 0);
+    submit(event);
     return 0;
 }

@@ -1,5 +1,5 @@
 /* CPU profile: one sample at each tick of a perf event on each CPU, the idle task left out.
- * Driven by collectors/profile_cpu.py. */
+ * Driven by collectors/profile/cpu.py. */
 #include <uapi/linux/ptrace.h>
 #include <uapi/linux/bpf_perf_event.h>
 #include "stack_count.h"

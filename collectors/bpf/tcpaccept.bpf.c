@@ -49,7 +49,7 @@ static __always_inline int accepted(long result)
     if (since)
         event->latency = event->at - *since;
     fill_addresses((struct addresses *)event->detail, sk);
-    events.ringbuf_submit(event, 0);
+    submit(event);
     waiting.delete(&sk);
     return 0;
 }

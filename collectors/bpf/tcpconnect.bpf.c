@@ -43,7 +43,7 @@ int tp_btf__inet_sock_set_state(u64 *ctx)
         if (to == CLOSE && !event->result)
             event->result = -125;
         fill_addresses((struct addresses *)event->detail, sk);
-        events.ringbuf_submit(event, 0);
+        submit(event);
     }
     started.delete(&sk);
     return 0;

@@ -28,25 +28,28 @@ def list_(form: str) -> None:
     from collectors.catalogue import ALL
 
     rows = [
-        {"gadget": f"{entry.verb} {entry.name}" if entry.verb else entry.name, "what": entry.what,
-         "live": bool(entry.verb), "always_on": True}
+        {
+            "gadget": f"{entry.verb} {entry.shown_as}" if entry.verb else entry.name,
+            "what": entry.what,
+            "live": bool(entry.verb),
+            "always_on": entry.always_on,
+        }
         for entry in ALL
-    ]  # fmt: skip
+    ]
     if form == "json":
         click.echo(json.dumps(rows, indent=1))
         return
     width = max(len(str(row["gadget"])) for row in rows)
-    click.secho(f"{'GADGET':<{width}}  {'LIVE':<4}  WHAT", bold=True)
+    click.secho(f"{'GADGET':<{width}}  {'LIVE':<4}  {'AGENT':<9}  WHAT", bold=True)
     for row in rows:
-        click.echo(f"{row['gadget']:<{width}}  {'yes' if row['live'] else '-':<4}  {row['what']}")
+        always = "always on" if row["always_on"] else "on demand"
+        click.echo(f"{row['gadget']:<{width}}  {'yes' if row['live'] else '-':<4}  {always:<9}  {row['what']}")
 
 
 def _names(verb: str) -> list[str]:
-    # Named here as well as in the catalogue, so that --help need not load numpy and arrow.
-    return {
-        "trace": ["exec", "exit", "tcpconnect", "tcpaccept", "oomkill"],
-        "profile": ["runqlat", "blockio", "syscall"],
-    }[verb]
+    from collectors.catalogue import of_verb
+
+    return list(of_verb(verb))
 
 
 def _filters(command: F) -> F:
@@ -87,20 +90,21 @@ def trace(
     timeout: float,
 ) -> None:
     """Show each event as it happens, until Ctrl-C or --timeout; then how many, and how many were lost."""
-    from collectors.catalogue import BY_NAME, Shared
+    from collectors.catalogue import Shared, of_verb
     from collectors.events import EventCollector
     from collectors.gadget.filters import Filters, duration_ns
     from collectors.gadget.output import Printer
     from collectors.settings import AgentOptions
     from collectors.symbols import Symbolizer
+    from collectors.wanted import Wanted
     from collectors.workload import Workloads
     from streams.schema.messages import EVENT
 
-    wanted = Filters(
-        namespace, pod, container, service, comm, pid, uid, failed, duration_ns(min_latency) if min_latency else 0
-    )
+    # What the kernel knows is looked at there; what only the node knows, here.
+    in_kernel = Wanted(pid, uid, comm, failed, duration_ns(min_latency) if min_latency else 0)
+    wanted = Filters(namespace, pod, container, service)
     printer = Printer(output, [name for name in EVENT.names if not name.endswith("_ns")])
-    collector = BY_NAME[name].make(Shared(Workloads(), Symbolizer(), AgentOptions()))
+    collector = of_verb("trace")[name].load().make(Shared(Workloads(), Symbolizer(), AgentOptions()), in_kernel)
     assert isinstance(collector, EventCollector)
     stop = until_asked()
     collector.start(live=True)
@@ -125,6 +129,7 @@ def trace(
 @gadget.command()
 @click.argument("name", type=click.Choice(_names("profile")))
 @_filters
+@click.option("--pid", type=int, help="Only this process.")
 @click.option("-o", "output", type=click.Choice(["columns", "json"]), default="columns", show_default=True)
 @click.option("--interval", type=click.FloatRange(0.1), help="Print and begin anew every so many seconds.")
 @click.option("--timeout", type=click.FloatRange(0), default=0.0, help="End after so many seconds [never].")
@@ -134,22 +139,25 @@ def profile(
     pod: str,
     container: str,
     service: str,
+    pid: int | None,
     output: str,
     interval: float | None,
     timeout: float,
 ) -> None:
     """Count latencies in the kernel, until Ctrl-C or --timeout; then show their distribution."""
-    from collectors.catalogue import BY_NAME, Shared
+    from collectors.catalogue import Shared, of_verb
     from collectors.gadget import histogram
     from collectors.gadget.filters import Filters
     from collectors.settings import AgentOptions
     from collectors.symbols import Symbolizer
+    from collectors.wanted import Wanted
     from collectors.workload import Workloads
 
     if timeout and interval and interval > timeout:
         raise UsageError("--interval is longer than --timeout")
     wanted = Filters(namespace, pod, container, service)
-    collector = BY_NAME[name].make(Shared(Workloads(), Symbolizer(), AgentOptions()))
+    shared = Shared(Workloads(), Symbolizer(), AgentOptions())
+    collector = of_verb("profile")[name].load().make(shared, Wanted(pid))
     stop = until_asked()
     collector.start()
     began = time.time_ns()

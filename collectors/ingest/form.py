@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+from collectors.ingest import nodespy
 from collectors.ingest.errors import RefusedError
 from collectors.ingest.upload import SampleType, Series, Upload
 from collectors.scrapers import pprof
@@ -31,13 +32,14 @@ def decode(body: bytes, upload: Upload) -> list[Series]:
     if not data:
         return []
     before = parts.get("prev_profile", b"")
+    renamed = nodespy.plain if upload.spy == nodespy.SPY else None
     return [
         Series(
             upload.owner,
-            pprof.decode(data),
+            pprof.decode(data, renamed=renamed),
             upload.name.rpartition(".")[2],
             _config(parts.get("sample_type_config", b"")),
-            pprof.decode(before) if before else None,
+            pprof.decode(before, renamed=renamed) if before else None,
         )
     ]
 

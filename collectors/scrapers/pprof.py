@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import zlib
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,7 @@ _VDSO = "[vdso]"
 _UNCLEAN = np.isin(np.arange(256), [*range(32), 127])
 _NONE = (array("q"), array("q"))
 _ZERO = (array("q", [0]), array("q", [-1]))
+Rename = Callable[[str, str], tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +88,13 @@ def inflate(data: bytes, bound: int = MAX_BYTES) -> bytes:
     return bytes(out)
 
 
-def decode(data: bytes, bound: int = MAX_BYTES) -> Profile:
+def decode(data: bytes, bound: int = MAX_BYTES, renamed: Rename | None = None) -> Profile:
     """Return one profile.
+
+    Args:
+        data: the profile, gzipped or not.
+        bound: bytes that it may have when inflated.
+        renamed: makes (function, file) of the (function, file) of each distinct frame, "" where unknown.
 
     Raises:
         CorruptRecordError: these bytes are not a pprof profile, or exceed a bound.
@@ -99,12 +106,15 @@ def decode(data: bytes, bound: int = MAX_BYTES) -> Profile:
         top = wire.top_level(raw)
     except CorruptRecordError as error:
         raise CorruptRecordError(f"this is no pprof profile: {error}") from error
-    return _Decoder(raw, top).profile()
+    return _Decoder(raw, top, renamed).profile()
 
 
 class _Decoder:
-    def __init__(self, raw: bytes, top: dict[int, tuple[array[int], array[int]]]) -> None:
+    def __init__(
+        self, raw: bytes, top: dict[int, tuple[array[int], array[int]]], renamed: Rename | None = None
+    ) -> None:
         self._raw = raw
+        self._renamed = renamed
         self._data = np.frombuffer(raw, np.uint8)
         self._top = top
         self._string_at, self._string_to = (places.tolist() for places in self._ranges(6))
@@ -217,6 +227,12 @@ class _Decoder:
         names, files = places.reshape(2, -1).tolist()
         strings = self._strings(wanted.tolist())
         numbers, modules = frames[2:].tolist()
+        if self._renamed is not None:
+            pairs = [self._renamed(strings[name], strings[file]) for name, file in zip(names, files, strict=True)]
+            return [
+                stacks.frame_text(name or self._module(module), file, line)
+                for (name, file), line, module in zip(pairs, numbers, modules, strict=True)
+            ]
         # One look at all of them: a frame that needs care is rare.
         whole = "".join(strings)
         plain = whole.isascii() and not np.any(_UNCLEAN[np.frombuffer(whole.encode(), np.uint8)])

@@ -21,65 +21,44 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from hashlib import blake2b
-from typing import Any
+from typing import Any, Protocol
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from collectors.scrapers import pprof, rows
 from collectors.scrapers.fetch import fetch
-from collectors.scrapers.growth import Growth
+from collectors.scrapers.jobs import SECOND, Job, Jobs
 from collectors.scrapers.metrics import Metrics
 from collectors.scrapers.settings import ScrapeTarget
 from runtime.log import Once
 from streams.schema.errors import CorruptRecordError, TargetUnavailableError
 
 COLLECTOR = "pprof"
-SECOND = 1_000_000_000
 _LARGE_AT_ONCE = 3
-_BASELINE_WITHIN_S = 2
+_LOOK_S = 1.0
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
-class _Job:
-    """One profile of one target."""
-
-    target: ScrapeTarget
-    profile: str
-    interval_s: int
-    labels: tuple[str, str]
-    growth: Growth = field(default_factory=Growth)
-    last_time_ns: int = 0
-    failing: bool = False
+class Source(Protocol):
+    """Where targets are found while the scraper runs."""
 
     @property
-    def offset_ns(self) -> int:
-        """Return where in the interval this job stands: fixed, and different for each target and profile."""
-        digest = blake2b("\0".join(self.labels).encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "little") % (self.interval_s * SECOND)
+    def name(self) -> str:
+        """What its metrics and log lines call it."""
 
-    def next_ns(self, now_ns: int) -> int:
-        """Return the first time after ``now_ns`` at which this job is due."""
-        length, offset = self.interval_s * SECOND, self.offset_ns
-        return ((now_ns - offset) // length + 1) * length + offset
-
-    def first_ns(self, now_ns: int) -> int:
-        """Return when to scrape for the first time: at once, nearly, where growth needs a scrape to grow from."""
-        due = self.next_ns(now_ns)
-        if self.profile not in rows.CUMULATIVE:
-            return due
-        return min(due, now_ns + self.offset_ns % (_BASELINE_WITHIN_S * SECOND))
+    def targets(self) -> Sequence[ScrapeTarget]:
+        """Return everything that is there now. Called once a second, from one thread; must not raise."""
 
 
 class Scrapers:
     """Scrapes all targets of one agent.
 
     Args:
-        targets: what to scrape; none starts no thread.
+        targets: what is always scraped.
         publish: ``Publisher.publish``; called from one thread.
         registry: where the metrics go.
+        sources: where more is found, the most important first; without targets and sources no thread starts.
+        most: how many found targets are scraped at once; what is beyond is left out, counted and said.
     """
 
     def __init__(
@@ -87,15 +66,15 @@ class Scrapers:
         targets: Sequence[ScrapeTarget],
         publish: Callable[..., object],
         registry: CollectorRegistry = REGISTRY,
+        *,
+        sources: Sequence[Source] = (),
+        most: int = 256,
     ) -> None:
+        self._targets, self._sources, self._most = tuple(targets), tuple(sources), most
         self._publish = publish
         self._metrics = Metrics(registry)
         self._once = Once(_LOG)
-        self._jobs = [
-            _Job(target, profile, interval, (target.label, profile))
-            for target in targets
-            for profile, interval in target.intervals().items()
-        ]
+        self._jobs = Jobs()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="scraper-decode")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._main_task: asyncio.Task[None] | None = None
@@ -105,11 +84,7 @@ class Scrapers:
 
     def start(self) -> None:
         """Start scraping; no target need be there."""
-        for job in self._jobs:
-            # A target that is down from the start is to be seen.
-            self._metrics.up.labels(*job.labels).set(0)
-            self._metrics.scrapes.labels(*job.labels)
-        if self._jobs:
+        if self._targets or self._sources:
             self._thread.start()
 
     def close(self, timeout_s: float = 3.0) -> None:
@@ -136,23 +111,54 @@ class Scrapers:
         # Names are looked up in threads of the loop's executor: few are enough.
         self._loop.set_default_executor(ThreadPoolExecutor(2, thread_name_prefix="scraper-names"))
         large = asyncio.Semaphore(_LARGE_AT_ONCE)
-        if not self._closed:
-            await asyncio.gather(*(self._watch(job, large) for job in self._jobs))
+        async with asyncio.TaskGroup() as group:
+            while not self._closed:
+                for job in self._jobs.want(await self._wanted()):
+                    group.create_task(self._watch(job, large))
+                if not self._sources:
+                    break
+                await asyncio.sleep(_LOOK_S)
 
-    async def _watch(self, job: _Job, large: asyncio.Semaphore) -> None:
+    async def _wanted(self) -> list[ScrapeTarget]:
+        """Return what is to be scraped now."""
+        wanted, room = list(self._targets), self._most
+        for source in self._sources:
+            # In a thread: a disk may hang, and scraping must not.
+            found = await asyncio.get_running_loop().run_in_executor(None, source.targets)
+            wanted += found[:room]
+            left_out, room = max(0, len(found) - room), max(0, room - len(found))
+            self._metrics.targets.labels(source.name).set(len(found) - left_out)
+            self._metrics.left_out.labels(source.name).set(left_out)
+            if left_out:
+                self._once.warning(f"most {source.name}", f"more than {self._most} targets are found; the rest is left "
+                                   "out (agent.discovery.max_targets)", source=source.name, left_out=left_out)  # fmt: skip
+        return wanted
+
+    async def _watch(self, job: Job, large: asyncio.Semaphore) -> None:
+        # A target that is down from the start is to be seen.
+        self._metrics.up.labels(*job.labels).set(0)
+        self._metrics.scrapes.labels(*job.labels)
+        try:
+            await self._repeat(job, large)
+        finally:
+            if job.ended and self._jobs.left(job):
+                self._metrics.forget(job.labels)
+
+    async def _repeat(self, job: Job, large: asyncio.Semaphore) -> None:
         due = job.first_ns(time.time_ns())
-        while True:
-            while (left := due - time.time_ns()) > 0:
+        while not job.ended:
+            if (left := due - time.time_ns()) > 0:
                 # In steps: a clock that is set back must not put the next scrape off for hours.
-                await asyncio.sleep(min(left / SECOND, 60.0))
+                await job.pause(min(left / SECOND, 60.0))
                 due = min(due, job.next_ns(time.time_ns()))
+                continue
             await self._scrape(job, large)
             before, due = due, job.next_ns(time.time_ns())
             missed = (due - job.next_ns(before)) // (job.interval_s * SECOND)
             if missed > 0:
                 self._metrics.skipped.labels(*job.labels).inc(missed)
 
-    async def _scrape(self, job: _Job, large: asyncio.Semaphore) -> None:
+    async def _scrape(self, job: Job, large: asyncio.Semaphore) -> None:
         """Scrape once; whatever goes wrong is counted, logged once, and over."""
         began = time.monotonic()
         self._metrics.scrapes.labels(*job.labels).inc()
@@ -173,7 +179,7 @@ class Scrapers:
             job.failing = False
         self._metrics.seconds.labels(job.profile).observe(time.monotonic() - began)
 
-    async def _attempt(self, job: _Job, large: asyncio.Semaphore) -> None:
+    async def _attempt(self, job: Job, large: asyncio.Semaphore) -> None:
         target = job.target
         timeout_s = target.timeout_s + (target.seconds if job.profile == "profile" else 0)
         began_ns = time.time_ns()
@@ -188,7 +194,7 @@ class Scrapers:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._worker, self._take, job, body, began_ns, ended_ns)
 
-    def _take(self, job: _Job, body: bytes, began_ns: int, ended_ns: int) -> None:
+    def _take(self, job: Job, body: bytes, began_ns: int, ended_ns: int) -> None:
         """Decode and publish one profile, in the worker's thread."""
         profile = pprof.decode(body)
         columns = rows.select(job.profile, profile)
@@ -215,9 +221,8 @@ class Scrapers:
             self._once.warning(f"clock {job.labels}", "a target's clock disagrees; its profiles get this node's time",
                                target=job.labels[0])  # fmt: skip
 
-    def _failed(self, job: _Job, reason: str, text: str) -> None:
+    def _failed(self, job: Job, reason: str, text: str) -> None:
         job.failing = True
-        self._metrics.failures.labels(*job.labels, reason).inc()
-        self._metrics.up.labels(*job.labels).set(0)
+        self._metrics.failed(job.labels, reason)
         self._once.warning(f"{job.labels} {reason}", f"cannot scrape: {text}", target=job.labels[0],
                            profile=job.profile, reason=reason)  # fmt: skip

@@ -35,6 +35,8 @@ class ScrapeTarget:
     container: str = ""
     profiles: Mapping[str, str | int] = field(default_factory=lambda: DEFAULT_PROFILES)
     """Which profiles and how often: name to interval; 0 leaves one out."""
+    paths: Mapping[str, str] = field(default_factory=dict)
+    """Whole paths of the profiles that do not stand under ``path``."""
     seconds: int = 10
     """How long the target samples its CPU for one ``profile``; the rest of that profile's interval is not seen."""
     timeout_s: float = 10.0
@@ -59,6 +61,8 @@ class ScrapeTarget:
             raise SettingsError("address must be http://host:port or https://host:port")
         if parts.username is not None:
             raise SettingsError("address must not hold a password; set authorization")
+        if any(not whole.startswith("/") or "#" in whole or min(whole) <= " " for whole in self.paths.values()):
+            raise SettingsError("paths must begin with / and hold neither # nor a space")
         if any(c < " " or c > "~" for c in self.authorization.reveal()):
             raise SettingsError("authorization must be one line of plain ASCII")
         if not 1 <= self.seconds <= MAX_SECONDS:
@@ -108,7 +112,16 @@ class ScrapeTarget:
         """Return how to be let in."""
         return Access(self.authorization, self.ca_file, self.cert_file, self.key_file, self.insecure)
 
+    def named(self, profile: str) -> str:
+        """Return how metrics and log lines name where a profile comes from."""
+        return self.place(profile) if profile in self.paths else self.label
+
+    def place(self, profile: str) -> str:
+        """Return the address of one profile, without what it is asked for: the same for the same numbers."""
+        whole = self.paths.get(profile) or f"/{self.path.strip('/')}/{profile}"
+        return self.address.rstrip("/") + whole
+
     def url(self, profile: str) -> str:
-        """Return the address of one profile."""
-        query = f"?seconds={self.seconds}" if profile == "profile" else ""
-        return f"{self.address.rstrip('/')}/{self.path.strip('/')}/{profile}{query}"
+        """Return what is asked for one profile."""
+        place = self.place(profile)
+        return f"{place}{'&' if '?' in place else '?'}seconds={self.seconds}" if profile == "profile" else place

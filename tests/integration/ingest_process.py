@@ -116,13 +116,14 @@ class Ingest:
             await consumer.stop()
 
     def rows(self, service: str) -> list[dict]:
-        """Return the rows of one service, ``stack`` as a list of function names, with cluster and node."""
+        """Return the rows of one service, ``stack`` as function names beside ``frames``, with cluster and node."""
         out = []
         for interval, batch in self.messages():
             for row in batch.to_pylist():
                 if row["service"] == service:
-                    functions = [frame.function for frame in stacks.split(row["stack"]["frames"])]
-                    out.append({**row, "stack": functions, "cluster": interval.cluster, "node": interval.node})
+                    frames = stacks.split(row["stack"]["frames"])
+                    whose = {"cluster": interval.cluster, "node": interval.node}
+                    out.append({**row, "frames": frames, "stack": [frame.function for frame in frames], **whose})
         return out
 
     def sums(self, service: str) -> dict[tuple[str, str], int]:

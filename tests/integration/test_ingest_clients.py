@@ -4,14 +4,14 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
+from collections import Counter
 
 import pytest
 
+from tests.integration.client_programs import PROGRAMS, java_agent, java_classes, node_command
 from tests.integration.ingest_process import serving
 
 pytestmark = pytest.mark.services
-PROGRAMS = Path(__file__).parents[1] / "programs"
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,17 @@ def until_rows(server, service, wanted, timeout_s=30.0):
         if wanted <= found.keys():
             return rows, found
         assert time.monotonic() < deadline, f"{wanted - found.keys()} missing; {server.log.read_text()[-500:]}"
+        time.sleep(0.2)
+
+
+def until_seen(server, service, function, timeout_s=60.0):
+    """Return a service's rows once a function is among the frames."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        rows = server.rows(service)
+        if any(function in row["stack"] for row in rows):
+            return rows
+        assert time.monotonic() < deadline, f"{function} missing; {server.log.read_text()[-500:]}"
         time.sleep(0.2)
 
 
@@ -75,3 +86,74 @@ def test_go(server, unique, tmp_path):
     waited = [row for row in rows if row["type"] == "mutex_delay" and "main.contend" in row["stack"]]
     assert sum(row["value"] for row in waited) > 10_000_000
     assert {(row["version"], row["namespace"]) for row in rows} == {("v1.1", "shop")}
+
+
+def test_node(server, unique, tmp_path):
+    done = subprocess.run(
+        [*node_command(tmp_path), "16"],
+        env={
+            "PYROSCOPE_SERVER_ADDRESS": server.url, "PYROSCOPE_APPLICATION_NAME": unique,
+            "PYROSCOPE_FLUSH_INTERVAL_MS": "500", "PYROSCOPE_WALL_COLLECT_CPU_TIME": "true",
+            "PYROSCOPE_HEAP_SAMPLING_INTERVAL_BYTES": "65536", "DEBUG": "pyroscope",
+        },
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert "rejected" not in done.stderr
+    wanted = {"process_cpu", "wall", "inuse_objects", "inuse_space"}
+    rows, found = until_rows(server, unique, wanted)
+    assert found.keys() == wanted
+    split_seven_to_three(found["process_cpu"], "spendSeven", "spendThree")
+    assert found["wall"]["spendSeven"] > 300_000_000
+    assert {(row["version"], row["namespace"]) for row in rows} == {("v1.1", "shop")}
+    # Nothing else in the program keeps a hundred kilobytes, and V8 samples all that is as large.
+    assert found["inuse_objects"]["keepBytes"] % 17 == 0
+    newest = max(row["time_ns"] for row in rows if row["type"] == "inuse_space")
+    kept = [
+        row for row in rows if (row["type"], row["time_ns"], row["stack"][-1]) == ("inuse_space", newest, "keepBytes")
+    ]
+    assert sum(row["value"] for row in kept) >> 20 == 17
+    for row in rows:
+        assert abs(time.time_ns() - row["time_ns"]) < 120e9
+        if row["type"] == "process_cpu":
+            # As long as it was, not as it was wished.
+            assert (row["unit"], 9_000_000 < row["period"] < 50_000_000) == ("nanoseconds", True)
+    of_main = [row for row in rows if row["stack"][-1] == "spendSeven"]
+    assert all(row["stack"][-2] == "main" for row in of_main)
+    places = [frame.file for row in of_main for frame in row["frames"] if frame.function == "spendSeven"]
+    assert set(places) == {str(tmp_path / "main.js")}
+
+
+def test_java(server, unique, tmp_path):
+    command = ["java", "-Xmx64m", "-XX:TieredStopAtLevel=1", f"-javaagent:{java_agent()}",
+               "-cp", f"{java_classes(tmp_path)}:{java_agent()}", "Pushed", "12"]  # fmt: skip
+    environment = {
+        "PATH": os.environ["PATH"], "PYROSCOPE_SERVER_ADDRESS": server.url, "PYROSCOPE_APPLICATION_NAME": unique,
+        "PYROSCOPE_LABELS": "version=v1.1", "PYROSCOPE_FORMAT": "jfr", "PYROSCOPE_UPLOAD_INTERVAL": "1s",
+    }  # fmt: skip
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        try:
+            rows = until_seen(server, unique, "Pushed.after")
+        finally:
+            process.kill()
+            said = process.communicate()[0]
+    assert b"[ERROR]" not in said
+    assert {row["type"] for row in rows} == {"process_cpu"}
+    functions, namespaces = Counter(), Counter()
+    for row in rows:
+        assert (row["version"], row["unit"], row["period"]) == ("v1.1", "nanoseconds", 10_000_000)
+        assert abs(time.time_ns() - row["time_ns"]) < 120e9
+        functions[row["stack"][-1]] += row["value"]
+        if row["stack"][-1].startswith("Split."):
+            namespaces[row["namespace"]] += row["value"]
+            assert "Pushed.main" in row["stack"]
+    split_seven_to_three(functions, "Split.seven", "Split.three")
+    # Labels that the program gives to a part of its work.
+    split_seven_to_three(namespaces, "gold", "tin")
+
+
+def split_seven_to_three(sums, seven, three):
+    """Hold sums by name against the work, within three points; nothing else may have done much of it."""
+    both = sums[seven] + sums[three]
+    assert both > 1_000_000_000
+    assert both > 0.7 * sum(sums.values()), sums
+    assert sums[seven] / both == pytest.approx(0.7, abs=0.03), sums

@@ -9,16 +9,14 @@ import threading
 import urllib.parse
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 
 import pytest
 
 from collectors.ingest import form, jfr, jfr_upload, naming, upload
 from streams.schema import stacks
+from tests.integration.client_programs import java_agent, java_classes, run
 
 pytestmark = pytest.mark.services
-SOURCES = Path(__file__).parents[1] / "programs" / "javasplit"
-AGENT = "io.pyroscope:agent:2.1.2"
 SETTINGS = """<?xml version="1.0" encoding="UTF-8"?>
 <configuration version="2.0">
   <event name="jdk.ExecutionSample"><setting name="enabled">true</setting><setting name="period">10 ms</setting></event>
@@ -35,28 +33,16 @@ PRINTED = {
 }
 
 
-def run(*command, **options):
-    done = subprocess.run([str(one) for one in command], capture_output=True, text=True, timeout=120, **options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def agent():
     """The agent's jar."""
-    base = Path(os.environ.get("PERFSTREAM_CACHE") or Path(__file__).parents[2] / ".cache").resolve() / "java"
-    jar = base / f"agent-{AGENT.rpartition(':')[2]}.jar"
-    if not jar.exists():
-        run("mvn", "-q", "-B", "dependency:copy", f"-Dartifact={AGENT}", f"-DoutputDirectory={base}")
-    return jar
+    return java_agent()
 
 
 @pytest.fixture(scope="module")
-def classes(agent, tmp_path_factory):
+def classes(tmp_path_factory):
     """The compiled programs."""
-    directory = tmp_path_factory.mktemp("java")
-    run("javac", "-cp", agent, "-d", directory, *SOURCES.glob("*.java"))
-    return directory
+    return java_classes(tmp_path_factory.mktemp("java"))
 
 
 def ours(parts):

@@ -5,8 +5,8 @@ import os
 import signal
 from collections import Counter
 
-from collectors.exec import Exec
-from collectors.exit import Exit
+from collectors.trace.exec import Exec
+from collectors.trace.exit import Exit
 from tests.kernel.known import Bpftrace, Known, Taken, started, until
 
 RUNS, FAILING = 997, 13

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from collectors.profile_cpu import ProfileCpu
+from collectors.profile.cpu import ProfileCpu
 from streams.schema.stacks import split
 from tests.kernel.known import PROGRAMS, Known, started, taken
 

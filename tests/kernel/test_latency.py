@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from collectors.blockio import BlockLatency
-from collectors.runqlat import RunQueueLatency
-from collectors.syscalls import SyscallLatency
+from collectors.profile.blockio import BlockLatency
+from collectors.profile.runqlat import RunQueueLatency
+from collectors.profile.syscalls import SyscallLatency
 from streams.schema.histogram import lower_bound, width
 from tests.kernel.known import Bpftrace, Known, Taken, started, taken, until
 

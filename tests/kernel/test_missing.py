@@ -11,9 +11,9 @@ import pytest
 from collectors.bpf import btf, fields, loader, requirements
 from collectors.bpf.compile import whole_text
 from collectors.bpf.kernel import bpf
-from collectors.exec import Exec
-from collectors.oomkill import OomKill
-from collectors.runqlat import RunQueueLatency
+from collectors.profile.runqlat import RunQueueLatency
+from collectors.trace.exec import Exec
+from collectors.trace.oomkill import OomKill
 from streams.schema.errors import KernelError
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,7 @@ def test_without_bcc_it_says_what_to_install(monkeypatch, tmp_path):
 
 
 def test_without_the_capability_it_is_one_line():
-    code = "from collectors.exec import Exec; Exec().start()"
+    code = "from collectors.trace.exec import Exec; Exec().start()"
     done = subprocess.run(
         ["capsh", "--drop=cap_sys_admin,cap_bpf,cap_perfmon", "--", "-c", f"exec {sys.executable} -c '{code}'"],
         capture_output=True,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from collectors.oomkill import OomKill
+from collectors.trace.oomkill import OomKill
 from tests.kernel.known import Known, Taken, started
 
 LIMIT_MB, WANTED_MB, KILLS = 24, 96, 3

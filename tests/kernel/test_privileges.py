@@ -19,8 +19,8 @@ import pytest
 from collectors import catalogue
 from collectors.bpf.compile import default_cache
 from collectors.privileges import KEPT
+from collectors.profile.syscalls import SyscallLatency
 from collectors.spool import Spool
-from collectors.syscalls import SyscallLatency
 from deploy.broker import free_port
 from streams.schema import codec
 from streams.schema.stacks import split

@@ -6,9 +6,11 @@ from collections import Counter
 
 import pytest
 
-from collectors import offcpu, profile_cpu, stack_count
-from collectors.offcpu import OffCpu
-from collectors.profile_cpu import ProfileCpu
+from collectors import stack_count
+from collectors.profile import cpu as profile_cpu
+from collectors.profile import offcpu
+from collectors.profile.cpu import ProfileCpu
+from collectors.profile.offcpu import OffCpu
 from streams.schema.stacks import split, stack_id
 from tests.kernel.known import PROGRAMS, Known, Taken, started, taken, until
 

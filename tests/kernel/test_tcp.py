@@ -3,8 +3,8 @@
 import errno
 from collections import Counter
 
-from collectors.tcpaccept import TcpAccept
-from collectors.tcpconnect import TcpConnect
+from collectors.trace.tcpaccept import TcpAccept
+from collectors.trace.tcpconnect import TcpConnect
 from tests.kernel.known import Bpftrace, Known, Taken, started, until
 
 V4, V6, REFUSED4, REFUSED6 = 101, 97, 7, 6

@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collectors import syscall_table
 from collectors.addresses import BYTES, unpack
 from collectors.base import CommOnly
-from collectors.blockio import BlockLatency
 from collectors.events import text
-from collectors.exit import Exit
 from collectors.histograms import _KEY, _VALUE, rows
-from collectors.offcpu import OffCpu
-from collectors.profile_cpu import ProfileCpu
+from collectors.profile import syscall_table
+from collectors.profile.blockio import BlockLatency
+from collectors.profile.cpu import ProfileCpu
+from collectors.profile.offcpu import OffCpu
 from collectors.stack_count import _merge, _StackTable, entries
+from collectors.trace.exit import Exit
 from streams.schema.errors import UsageError
 from streams.schema.messages import LATENCY
 

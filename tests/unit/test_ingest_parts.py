@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from collectors.ingest import batches, form, labels
+from collectors.ingest import batches, form, labels, nodespy
 from collectors.ingest.body import Budget
 from collectors.ingest.errors import RefusedError
 from collectors.ingest.upload import from_parameters
@@ -45,6 +45,26 @@ def test_names_that_are_none(text):
 def test_times_are_told_apart_by_their_digits(text):
     upload = from_parameters({"name": "a", "from": text, "until": "1", "sampleRate": "x"}, "")
     assert (upload.start_ns, upload.end_ns, upload.rate) == (1_700_000_000 * 10**9, 1_700_000_000 * 10**9, 100)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "expected"),
+    [
+        ("./main.js:spend:9", "/srv/app/main.js", ("spend", "/srv/app/main.js")),
+        ("/srv/app/main.js:spend:9", "/srv/app/main.js", ("spend", "/srv/app/main.js")),
+        ("pkg/a.js:f:1", "/srv/node_modules/pkg/a.js", ("f", "/srv/node_modules/pkg/a.js")),
+        ("./main.js:spend:9", "", ("spend", "./main.js")),
+        ("node:internal/x:(anonymous:L#1:C#3):1", "node:internal/x", ("(anonymous)", "node:internal/x")),
+        (":(garbage collector):0", "", ("(garbage collector)", "")),
+        ("C:\\a.js:get x:4", "C:\\a.js", ("get x", "C:\\a.js")),
+        ("spend", "/srv/app/main.js", ("spend", "/srv/app/main.js")),
+        ("a::b:3", "b.cc", ("a::b:3", "b.cc")),
+        ("", "", ("", "")),
+        (":(anonymous:" * 1000, "", (":(anonymous:" * 1000, "")),
+    ],
+)
+def test_names_of_the_node_client(name, file, expected):
+    assert nodespy.plain(name, file) == expected
 
 
 @pytest.mark.parametrize("body", [b"", b"--x\r\n", b"--x\r\n\r\nno name\r\n--x--", b'--x\r\nname="a"\r\n\r\ncut'])

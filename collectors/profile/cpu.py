@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import fcntl
 import struct
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -27,6 +28,10 @@ from collectors.settings import DEFAULT_HZ
 from collectors.stack_count import FRAMES, StackCounts, entries
 from collectors.symbols import Symbolizer
 from streams.schema.errors import UsageError
+
+if TYPE_CHECKING:
+    from collectors.catalogue import Shared
+    from collectors.settings import AgentOptions
 
 MIN_HZ, MAX_HZ = 1.0, 1000.0
 _IOC_PERIOD = 0x40082404  # PERF_EVENT_IOC_PERIOD
@@ -55,6 +60,15 @@ class ProfileCpu:
         self._programs: Programs | None = None
         self._counts: StackCounts | None = None
         self._events: list[int] = []
+
+    @classmethod
+    def make(cls, shared: Shared) -> Self:
+        """Make it as the agent runs it."""
+        return cls(shared.workloads, shared.symbolizer, shared.options.cpu_hz, shared.options.interval_s)
+
+    def relieve(self, options: AgentOptions, effort: float) -> None:
+        """Do only this share of the full effort."""
+        self.set_frequency(max(MIN_HZ, options.cpu_hz * effort))
 
     @property
     def frequency_hz(self) -> float:

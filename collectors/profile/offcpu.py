@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,10 @@ from collectors.bpf.ringbuf import RingBuffer
 from collectors.stack_count import CONTROL_PERIOD, CONTROL_THRESHOLD, FRAMES, Drained, StackCounts, entries
 from collectors.symbols import Symbolizer
 from streams.schema.errors import UsageError
+
+if TYPE_CHECKING:
+    from collectors.catalogue import Shared
+    from collectors.settings import AgentOptions
 
 DEFAULT_THRESHOLD_NS = 1_000_000
 _LONGEST_PERIOD_NS = 1_000_000_000
@@ -86,6 +91,17 @@ class OffCpu:
         self._counts: StackCounts | None = None
         self._kicks: list[RingBuffer] = []
         self._names: dict[int, str] = {}
+
+    @classmethod
+    def make(cls, shared: Shared) -> Self:
+        """Make it as the agent runs it."""
+        options = shared.options
+        threshold_ns = round(options.offcpu_threshold_ms * 1e6)
+        return cls(shared.workloads, shared.symbolizer, threshold_ns, options.interval_s, options.offcpu_most_per_s)
+
+    def relieve(self, options: AgentOptions, effort: float) -> None:
+        """Do only this share of the full effort."""
+        self.set_most_per_s(options.offcpu_most_per_s * effort)
 
     @property
     def threshold_ns(self) -> int:

@@ -7,7 +7,7 @@ for each call (two programs), and the kernel's slower entry path while they are 
 from __future__ import annotations
 
 from collectors.histograms import HistogramCollector, slots
-from collectors.syscall_table import names
+from collectors.profile.syscall_table import names
 
 _NAMES = names()
 
