@@ -10,13 +10,15 @@ import re
 from dataclasses import dataclass
 
 _CONTAINER = re.compile(
-    r"(?:^|[/:]|(?:docker|cri-containerd|containerd|nerdctl|crio|libpod)-)([0-9a-f]{64})(?:\.scope)?(?=$|/)"
+    r"(?:^|[/:]|(?:docker|cri-containerd|containerd|nerdctl|crio|libpod|libpod-payload)-)"
+    r"([0-9a-f]{64})(?:\.scope)?(?=$|/)"
 )
 _POD = re.compile(
     r"pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}|[0-9a-f]{32})(?=$|[/.:])"
 )
 _UNIT = re.compile(r"/([^/]+)\.service(?=$|/)")
 _NOT_A_WORKLOAD = re.compile(r"^user@\d+$")
+_RUNTIME = re.compile(r"^(?:docker|containerd|crio|podman|kubelet|k3s(?:-agent)?|rke2-(?:server|agent))$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,5 +41,6 @@ def place_of(text: str) -> CgroupPlace:
             pod = pods[-1].replace("_", "-")
         if not unit:
             units = [name for name in _UNIT.findall(path) if not _NOT_A_WORKLOAD.match(name)]
-            unit = units[-1] if units else ""
+            # The unit of the runtime that a container stands under says nothing of the container.
+            unit = units[-1] if units and not (container and _RUNTIME.match(units[-1])) else ""
     return CgroupPlace(container, pod, unit)

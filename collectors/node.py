@@ -21,10 +21,12 @@ from collectors.workload import Workloads
 from runtime.observe import Health, serve
 
 if TYPE_CHECKING:
-    from collectors.scrapers.scraper import Scrapers
+    from collectors.kubernetes.watch import PodWatch
+    from collectors.scrapers.scraper import Scrapers, Source
 
 log = logging.getLogger("perfstream.agent")
 _LAST_S = 3.0
+_PODS_S = 3.0
 
 
 def run(settings: AgentSettings, stop: threading.Event) -> None:
@@ -43,12 +45,18 @@ def run(settings: AgentSettings, stop: threading.Event) -> None:
     publisher = Publisher(
         settings.kafka, spool, settings.cluster, settings.node, settings.topic_prefix, metrics.ack_seconds.observe
     )
-    shared = Shared(Workloads(), Symbolizer(), settings.agent)
+    watch = _watch(settings)
+    shared = Shared(Workloads(watch.pods if watch else None), Symbolizer(), settings.agent)
     agent = Agent(settings, shared, publisher, health, metrics)
-    scrapers = _scrapers(settings, publisher)
+    scrapers = _scrapers(settings, publisher, watch)
     publisher.start()
     try:
+        if watch is not None:
+            health.ask("kubernetes", lambda: watch.trouble)
+            watch.start()
         agent.start()
+        if watch is not None:
+            watch.wait(_PODS_S)  # usually over: compiling took longer
         if more := privileges.beyond():
             log.warning("the agent has rights that it does not need", extra={"rights": more[:8]})
         if scrapers is not None:
@@ -62,15 +70,33 @@ def run(settings: AgentSettings, stop: threading.Event) -> None:
     finally:
         if scrapers is not None:
             scrapers.close(_LAST_S)
+        if watch is not None:
+            watch.close()
         agent.close()
         publisher.close(_LAST_S)
         spool.close()
         shared.symbolizer.close()
 
 
-def _scrapers(settings: AgentSettings, publisher: Publisher) -> Scrapers | None:
-    if not settings.agent.scrape:
+def _watch(settings: AgentSettings) -> PodWatch | None:
+    if not settings.agent.kubernetes.address():
         return None
+    from collectors.kubernetes.watch import PodWatch
+
+    return PodWatch(settings.agent.kubernetes, settings.node)
+
+
+def _scrapers(settings: AgentSettings, publisher: Publisher, watch: PodWatch | None) -> Scrapers | None:
+    discovery = settings.agent.discovery
+    if not settings.agent.scrape and not discovery.files and not (watch is not None and discovery.pods):
+        return None
+    from collectors.scrapers.annotations import PodTargets
+    from collectors.scrapers.files import FileTargets
     from collectors.scrapers.scraper import Scrapers
 
-    return Scrapers(settings.agent.scrape, publisher.publish)
+    sources: list[Source] = []
+    if discovery.files:
+        sources.append(FileTargets(discovery))
+    if watch is not None and discovery.pods:
+        sources.append(PodTargets(watch.pods, discovery))
+    return Scrapers(settings.agent.scrape, publisher.publish, sources=sources, most=discovery.max_targets)

@@ -6,7 +6,8 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from collectors.scrapers.settings import ScrapeTarget
+from collectors.kubernetes.settings import KubernetesSettings
+from collectors.scrapers.settings import DiscoverySettings, ScrapeTarget
 from runtime.settings import HttpSettings, KafkaSettings
 
 DEFAULT_HZ = 49.0
@@ -27,6 +28,8 @@ class AgentOptions:
     budget_percent: float = 1.0
     """CPU that the agent and its programs may use, in percent of the node; beyond it sampling gets coarser."""
     scrape: tuple[ScrapeTarget, ...] = ()
+    discovery: DiscoverySettings = field(default_factory=DiscoverySettings)
+    kubernetes: KubernetesSettings = field(default_factory=KubernetesSettings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,11 @@
 
 Read while the process lives, kept for its life by (pid, start time), so that a row drained after it exited still has
 its name. In this order: the pod (cgroup path to container id to pod, through a pod source), the OpenTelemetry and
-Pyroscope variables, the systemd unit, the executable's name, the name that came with the event. The version falls
-back to the first 12 digits of the executable's GNU build id.
+Pyroscope variables, the pod's container, the systemd unit, the executable's name, the name that came with the event.
+The version falls back to the first 12 digits of the executable's GNU build id.
+
+A process that was never seen alive is told by its cgroup's id, where the kernel has one (cgroup v2), and by its parent.
+A container that the pod source does not know yet is looked up again for a minute.
 
 A process's environment is read for the variables in ``VARIABLES`` only; nothing else of it is kept. Cost: about 0.1 ms
 for a new process, a dictionary look-up and one read of ``stat`` for a known one. Memory: at most ``bound`` identities.
@@ -25,7 +28,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from collectors.cgroup_path import place_of
+from collectors.cgroup_ids import CgroupIds, mounted
+from collectors.cgroup_path import CgroupPlace, place_of
 from collectors.symbols import elf, files
 from collectors.symbols.lru import Lru
 from streams.schema.messages import WORKLOAD
@@ -34,6 +38,7 @@ VARIABLES = ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "PYROSCOPE_APPLICA
 _WANTED = {name.encode(): name for name in VARIABLES}
 _MAX_ENVIRON = 256 * 1024
 _CHECK_S = 1.0
+_NEW_S = 60.0
 _PF_EXITING = 0x4  # Linux include/linux/sched.h, part of what /proc/PID/stat shows
 _LONGEST = 256
 _CLEAN = dict.fromkeys(range(32), " ") | {127: " "}
@@ -78,6 +83,10 @@ class _Known:
     identity: _Identity
     workload: Workload
     checked_s: float
+    unnamed_until: float = 0.0
+    """Until when it is read again: its container was unknown."""
+    guess: str = ""
+    """It was gone, and taken for what its ``name`` or its ``parent`` says; "" when that is settled."""
 
 
 class Workloads:
@@ -88,6 +97,7 @@ class Workloads:
         proc: the root of procfs.
         clock: seconds, monotonic.
         bound: how many processes are kept.
+        cgroups: where the cgroups of processes that are gone are looked up; default the node's.
     """
 
     def __init__(
@@ -96,8 +106,11 @@ class Workloads:
         proc: Path = Path("/proc"),
         clock: Callable[[], float] = time.monotonic,
         bound: int = 8192,
+        cgroups: CgroupIds | None = None,
     ) -> None:
         self._pods: PodSource | Mapping[str, Pod] = {} if pods is None else pods
+        self._new_s = 0.0 if pods is None else _NEW_S
+        self._cgroups = cgroups or CgroupIds(mounted(proc / "self/mountinfo"), clock)
         self._proc = proc
         self._clock = clock
         self._known: Lru[int, _Known] = Lru(bound)
@@ -133,20 +146,23 @@ class Workloads:
         with self._lock:
             return self._lookup(pid, cgroup_id, comm)
 
-    def prefetch(self, pids: Iterable[int], ppids: Iterable[int] = ()) -> None:
+    def prefetch(self, pids: Iterable[int], ppids: Iterable[int] = (), cgroup_ids: Iterable[int] = ()) -> None:
         """Look at processes now, so that they are known after they exit.
 
         Args:
             pids: thread group ids.
             ppids: their parents, or none: one that is gone already takes what its parent hands down.
+            cgroup_ids: their cgroup v2 ids, or none: a cgroup may be gone soon, too.
         """
         with self._lock:
-            for pid, ppid in zip_longest(pids, ppids, fillvalue=0):
-                self._lookup(pid, 0, "")
+            for pid, ppid, cgroup_id in zip_longest(pids, ppids, cgroup_ids, fillvalue=0):
+                self._lookup(pid, cgroup_id, "")
                 if self._known.get(pid) is None and (inherited := self._declared(ppid)) is not None:
-                    self._known.put(pid, _Known(_GONE, inherited, self._clock()))
+                    known = _Known(_GONE, inherited, self._clock(), guess="parent")
+                    self._known.put(pid, known)
+                    self._of_gone(known, cgroup_id, "")
 
-    def observe_exec(self, pid: int, comm: str, path: str = "", ppid: int = 0) -> None:
+    def observe_exec(self, pid: int, comm: str, path: str = "", ppid: int = 0, cgroup_id: int = 0) -> None:
         """Take note of an exec: the process may be too short-lived to be read later.
 
         Args:
@@ -155,13 +171,19 @@ class Workloads:
             path: the executable as the kernel opened it, "" when unknown.
             ppid: the parent, 0 when unknown: where it declares a service (pod, variables, unit), a child that is gone
                 counts as part of it, for all of those are inherited.
+            cgroup_id: its cgroup v2 id, 0 when unknown.
         """
         with self._lock:
             who = self._identity(pid)
-            workload = self._read(pid) if who is not None else None
-            if workload is None:
-                workload = self._declared(ppid) or Workload(service=_clean(_base_name(path) or comm))
-            self._known.put(pid, _Known(who or _GONE, workload, self._clock()))
+            read = self._read(pid) if who is not None else None
+            if who is not None and read is not None:
+                self._keep(pid, who, *read, cgroup_id)
+                return
+            name = _clean(_base_name(path) or comm)
+            parent = self._declared(ppid)
+            known = _Known(_GONE, parent or Workload(service=name), self._clock(), guess="parent" if parent else "name")
+            self._known.put(pid, known)
+            self._of_gone(known, cgroup_id, name)
 
     def stats(self) -> dict[str, int]:
         """Return counts for the agent's metrics."""
@@ -171,22 +193,58 @@ class Workloads:
         known = self._known.get(pid)
         now = self._clock()
         if known is not None and now - known.checked_s < _CHECK_S:
-            return known.workload
+            return self._of_gone(known, cgroup_id, _clean(comm))
         who = self._identity(pid)
         if who is not None and known is not None and known.identity == who:
             known.checked_s = now
-            return known.workload
-        workload = self._read(pid) if who is not None else None
-        if who is None or workload is None:
-            if known is not None:
+            if now >= known.unnamed_until:
                 return known.workload
-            # A short-lived process of a container that is known by another of its processes.
-            sibling = self._by_cgroup.get(cgroup_id) if cgroup_id else None
-            return sibling if sibling is not None else Workload(service=_clean(comm) or "unknown")
-        self._known.put(pid, _Known(who, workload, now))
+        read = self._read(pid) if who is not None else None
+        if who is None or read is None:
+            name = _clean(comm)
+            if known is None:
+                known = _Known(_GONE, Workload(service=name or "unknown"), now, guess="name")
+            return self._of_gone(known, cgroup_id, name)
+        return self._keep(pid, who, *read, cgroup_id)
+
+    def _keep(self, pid: int, who: _Identity, workload: Workload, named: bool, cgroup_id: int) -> Workload:
+        """Note what was read of a process; ``named``: its container is known, or it is in none."""
+        now, before = self._clock(), self._known.get(pid)
+        again = before is not None and before.identity == who and before.unnamed_until
+        until = 0.0 if named else again or now + self._new_s
+        self._known.put(pid, _Known(who, workload, now, until))
         if cgroup_id and workload.container:
             self._by_cgroup.put(cgroup_id, workload)
         return workload
+
+    def _of_gone(self, known: _Known, cgroup_id: int, name: str) -> Workload:
+        """Return who a process is, or was: where that is a guess, what its cgroup says counts for more."""
+        if not known.guess or not cgroup_id:
+            return known.workload
+        place, sibling = self._cgroups.place(cgroup_id), self._by_cgroup.get(cgroup_id)
+        if place is None and sibling is None:
+            return known.workload
+        if place is not None and not place.container_id:
+            if place.unit and known.guess == "name":
+                known.workload = Workload(service=_clean(place.unit))
+        elif sibling is not None:
+            # What a parent in the same container says is nearer.
+            if known.workload.container != sibling.container:
+                known.workload = sibling
+        elif place is not None:
+            pod = self._pod(place) or Pod("", "")
+            container = _clean(pod.container or place.container_id[:12])
+            if known.workload.container != container:
+                service = _clean(pod.service or pod.container) or name or known.workload.service
+                known.workload = Workload(
+                    _clean(pod.namespace), _clean(pod.pod), container, service, _clean(pod.version)
+                )
+        known.guess = ""
+        return known.workload
+
+    def _pod(self, place: CgroupPlace) -> Pod | None:
+        pod = self._pods.get(place.container_id) if place.container_id else None
+        return pod if pod is not None or not place.pod_uid else self._pods.get(place.pod_uid)
 
     def _declared(self, ppid: int) -> Workload | None:
         return self._lookup(ppid, 0, "").heritage if ppid else None
@@ -208,7 +266,8 @@ class Workloads:
             return started, 0, 0
         return started, exe.st_dev, exe.st_ino
 
-    def _read(self, pid: int) -> Workload | None:
+    def _read(self, pid: int) -> tuple[Workload, bool] | None:
+        """Return (who a living process is, whether that will stay so); None when it is gone."""
         directory = self._proc / str(pid)
         try:
             exe = os.readlink(directory / "exe")  # noqa: PTH115 - a Path would normalise what the kernel says
@@ -220,10 +279,8 @@ class Workloads:
             place = place_of("")
         variables = self._variables(directory)
         attributes = _attributes(variables.get("OTEL_RESOURCE_ATTRIBUTES", ""))
-        pod = self._pods.get(place.container_id) if place.container_id else None
-        if pod is None and place.pod_uid:
-            pod = self._pods.get(place.pod_uid)
-        pod = pod or Pod(namespace=attributes.get("service.namespace", ""), pod="")
+        found = self._pod(place)
+        pod = found or Pod(namespace=attributes.get("service.namespace", ""), pod="")
         if not variables and self._identity(pid) is None:
             return None  # it ended while we looked; its variables may have been there
         declared = (
@@ -231,6 +288,7 @@ class Workloads:
             or variables.get("OTEL_SERVICE_NAME")
             or attributes.get("service.name")
             or variables.get("PYROSCOPE_APPLICATION_NAME", "").partition("{")[0]
+            or pod.container
             or place.unit
         )
         service = declared or _base_name(exe)
@@ -238,17 +296,18 @@ class Workloads:
         container = pod.container or place.container_id[:12]
         told = Workload(_clean(pod.namespace), _clean(pod.pod), _clean(container), _clean(service), _clean(version))
         heritage = told if declared else None
-        return replace(told, version=told.version or self._build_id(directory), heritage=heritage)
+        told = replace(told, version=told.version or self._build_id(directory), heritage=heritage)
+        return told, not place.container_id or bool(found and found.container)
 
     @staticmethod
-    def _without_executable(directory: Path) -> Workload | None:
+    def _without_executable(directory: Path) -> tuple[Workload, bool] | None:
         # A kernel thread, or a process closed even to root. The number of "kworker/0:1" would make each a service.
         try:
             user = bool((directory / "cmdline").read_bytes())
             name = (directory / "comm").read_text(errors="replace").strip()
         except OSError:
             return None
-        return Workload(service=_clean(name if user else name.partition("/")[0]))
+        return Workload(service=_clean(name if user else name.partition("/")[0])), True
 
     @staticmethod
     def _variables(directory: Path) -> dict[str, str]:

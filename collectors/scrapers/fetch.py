@@ -8,9 +8,10 @@ more than its bound, and because the agent's dependencies are to stay few.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -92,9 +93,48 @@ async def fetch(
         TargetUnavailableError: no such answer; its text holds no secret, its ``reason`` is ``connect``, ``tls``,
             ``timeout``, ``protocol``, ``redirect``, ``status``, ``not_profile`` or ``too_large``.
     """
-    try:
+    with explained(timeout_s):
         async with asyncio.timeout(timeout_s):
             return await _follow(url, access, bound, grow)
+
+
+async def lines(url: str, access: Access, timeout_s: float, idle_s: float, bound: int) -> AsyncGenerator[bytes, None]:
+    """Yield the lines of a 200 answer as they come, for as long as it lasts; redirects are not followed.
+
+    Who takes the lines must not await anything else meanwhile: the time limit is that of the task.
+
+    Args:
+        url: as for ``fetch``.
+        access: authorisation and certificates.
+        timeout_s: until the answer begins.
+        idle_s: without any byte; then it is taken for dead.
+        bound: most bytes of one line.
+
+    Raises:
+        TargetUnavailableError: as ``fetch``; ``timeout`` also when nothing came for ``idle_s``.
+    """
+    with explained(timeout_s):
+        async with asyncio.timeout(timeout_s) as limit, _asked(urlsplit(url), access) as (reader, head):
+            if head.status != 200:
+                raise await _refused(reader, head, access)
+            rest = bytearray()
+            limit.reschedule(asyncio.get_running_loop().time() + idle_s)
+            async for piece in _pieces(reader, head, 1 << 62):
+                limit.reschedule(asyncio.get_running_loop().time() + idle_s)
+                *whole, last = piece.split(b"\n")
+                for part in whole:
+                    yield bytes(rest + part)
+                    rest.clear()
+                rest += last
+                if len(rest) > bound:
+                    raise _too_large(bound)
+
+
+@contextlib.contextmanager
+def explained(timeout_s: float) -> Iterator[None]:
+    """Raise whatever a connection fails with as a ``TargetUnavailableError`` in words for a person."""
+    try:
+        yield
     except TimeoutError:
         raise TargetUnavailableError(f"no whole answer within {timeout_s:g} s", "timeout") from None
     except ssl.SSLCertVerificationError as error:
@@ -111,33 +151,42 @@ async def fetch(
         raise TargetUnavailableError(f"no connection: {known}", "connect") from error
 
 
+@contextlib.asynccontextmanager
+async def _asked(parts: SplitResult, access: Access) -> AsyncIterator[tuple[asyncio.StreamReader, _Head]]:
+    """Send the request; yields the head of the answer, and where its body is read from."""
+    secure = parts.scheme == "https"
+    reader, writer = await asyncio.open_connection(
+        parts.hostname, parts.port or (443 if secure else 80), ssl=access.context() if secure else None,
+        limit=_MAX_LINE,
+    )  # fmt: skip
+    try:
+        writer.write(_request(parts, access.authorization))
+        await writer.drain()
+        yield reader, await _head(reader)
+    finally:
+        writer.transport.abort()
+
+
 async def _follow(url: str, access: Access, bound: int, grow: Callable[[], Awaitable[object]] | None) -> bytes:
     for _ in range(_MAX_REDIRECTS + 1):
         parts = urlsplit(url)
-        secure = parts.scheme == "https"
-        reader, writer = await asyncio.open_connection(
-            parts.hostname, parts.port or (443 if secure else 80), ssl=access.context() if secure else None,
-            limit=_MAX_LINE,
-        )  # fmt: skip
-        try:
-            writer.write(_request(parts, access.authorization))
-            await writer.drain()
-            head = await _head(reader)
+        async with _asked(parts, access) as (reader, head):
             if head.status == 200:
                 if head.headers.get("content-type", "").lower().startswith("text/html"):
                     raise TargetUnavailableError("it answers with a web page, not a profile", "not_profile")
                 return await _body(reader, head, bound, grow)
             if head.status not in (301, 302, 303, 307, 308):
-                raise TargetUnavailableError(
-                    f"it answers with status {head.status}{await _excerpt(reader, head, access)}", "status"
-                )
-        finally:
-            writer.transport.abort()
+                raise await _refused(reader, head, access)
         target = urlsplit(urljoin(url, head.headers.get("location", "")))
         if (target.scheme, target.netloc) != (parts.scheme, parts.netloc):
             raise TargetUnavailableError("it redirects to another host, which is not followed", "redirect")
         url = target.geturl()
     raise TargetUnavailableError(f"it redirects more than {_MAX_REDIRECTS} times", "redirect")
+
+
+async def _refused(reader: asyncio.StreamReader, head: _Head, access: Access) -> TargetUnavailableError:
+    text = await _excerpt(reader, head, access)
+    return TargetUnavailableError(f"it answers with status {head.status}{text}", "status", head.status)
 
 
 def _request(parts: SplitResult, authorization: Secret) -> bytes:

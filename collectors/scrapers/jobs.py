@@ -124,10 +124,11 @@ class Jobs:
         """Note that a job has ended; returns whether nothing else carries its metrics' labels."""
         if self._jobs.get(job.key) is job:
             del self._jobs[job.key]
-        self._resting.pop(job.key, None)
-        self._resting[job.key] = self._clock(), job
-        while len(self._resting) > _MOST_RESTING:
-            del self._resting[next(iter(self._resting))]
+        if job.profile in rows.CUMULATIVE:
+            self._resting.pop(job.key, None)
+            self._resting[job.key] = self._clock(), job
+            while len(self._resting) > _MOST_RESTING:
+                del self._resting[next(iter(self._resting))]
         return all(other.labels != job.labels for other in self._jobs.values())
 
     def _begun(self, key: _Key, target: ScrapeTarget, interval_s: int) -> Job:

@@ -130,8 +130,8 @@ class Scrapers:
             self._metrics.targets.labels(source.name).set(len(found) - left_out)
             self._metrics.left_out.labels(source.name).set(left_out)
             if left_out:
-                self._once.warning(f"most {source.name}", f"more than {self._most} targets are found; the rest is left "
-                                   "out (agent.discovery.max_targets)", source=source.name, left_out=left_out)  # fmt: skip
+                self._once.warning(f"most {source.name}", "too many targets: the rest is left out, see "
+                                   "agent.discovery.max_targets", source=source.name, left_out=left_out)  # fmt: skip
         return wanted
 
     async def _watch(self, job: Job, large: asyncio.Semaphore) -> None:

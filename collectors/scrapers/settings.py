@@ -18,6 +18,7 @@ DEFAULT_PROFILES: Mapping[str, str | int] = MappingProxyType(
 DEFAULT_PATH = "/debug/pprof"
 MAX_SECONDS = 300
 MAX_INTERVAL_S = 86_400
+MAX_DISCOVERED = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,3 +126,32 @@ class ScrapeTarget:
         """Return what is asked for one profile."""
         place = self.place(profile)
         return f"{place}{'&' if '?' in place else '?'}seconds={self.seconds}" if profile == "profile" else place
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoverySettings:
+    """``[agent.discovery]``: where scrape targets are found, and what they have in common."""
+
+    files: tuple[str, ...] = ()
+    """Patterns of files in Prometheus's ``file_sd`` form (JSON)."""
+    pods: bool = True
+    """Scrape the pods of this node that ask for it by annotation, where ``[agent.kubernetes]`` reaches the API."""
+    max_targets: int = 256
+    seconds: int = 10
+    """As in ``[[agent.scrape]]``, like the rest."""
+    timeout_s: float = 10.0
+    authorization: Secret = Secret("")
+    """Sent to the targets of files only: anybody who may annotate a pod could collect it."""
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    insecure: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_targets <= MAX_DISCOVERED:
+            raise SettingsError(f"setting agent.discovery.max_targets must be 0 to {MAX_DISCOVERED}")
+        try:  # what a target refuses is said at the start and not at each of them
+            ScrapeTarget("http://host", seconds=self.seconds, timeout_s=self.timeout_s,
+                         authorization=self.authorization)  # fmt: skip
+        except SettingsError as error:
+            raise SettingsError(f"setting agent.discovery: {error}") from error

@@ -74,11 +74,15 @@ class StoreUnavailableError(UnavailableError):
 
 
 class TargetUnavailableError(UnavailableError):
-    """A scrape target did not answer, or not with a profile; ``reason`` is one word for counters."""
+    """A scrape target did not answer, or not with a profile; ``reason`` is one word for counters.
 
-    def __init__(self, message: str, reason: str = "unavailable") -> None:
+    ``status`` is that of its HTTP answer, 0 when it gave none.
+    """
+
+    def __init__(self, message: str, reason: str = "unavailable", status: int = 0) -> None:
         super().__init__(message)
         self.reason = reason
+        self.status = status
 
 
 class StoreRejectedError(PerfstreamError):

@@ -7,6 +7,7 @@ import pytest
 
 from collectors.cgroup_path import CgroupPlace, place_of
 from collectors.workload import Pod, Workload, Workloads
+from tests.cgroup_trees import ID, UID, V1, V2, of_v1, of_v2
 
 CONTAINER = "0123456789abcdef" * 4
 POD_UID = "11111111-2222-3333-4444-555555555555"
@@ -161,42 +162,88 @@ def test_a_gone_process_of_a_container_that_is_known(proc):
     assert workloads.of(2, cgroup_id=78, comm="sh").service == "sh"
 
 
-UNDERSCORED = POD_UID.replace("-", "_")
+@pytest.mark.parametrize("layout", V2, ids=lambda layout: layout.name)
+def test_where_runtimes_put_their_containers_on_v2(layout):
+    assert place_of(of_v2(layout)) == CgroupPlace(layout.container, layout.pod, layout.unit)
 
 
-@pytest.mark.parametrize(
-    ("text", "place"),
-    [
-        ("0::/", CgroupPlace()),
-        ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/x.scope", CgroupPlace()),
-        ("0::/user.slice/user@1000.service/app.slice/editor.service", CgroupPlace(unit="editor")),
-        ("0::/system.slice/nginx.service", CgroupPlace(unit="nginx")),
-        (f"0::/system.slice/docker-{CONTAINER}.scope", CgroupPlace(CONTAINER)),
-        (f"12:cpu:/docker/{CONTAINER}\n1:name=systemd:/docker/{CONTAINER}\n0::/", CgroupPlace(CONTAINER)),
-        (f"0::/machine.slice/libpod-{CONTAINER}.scope/container", CgroupPlace(CONTAINER)),
-        (f"0::/kubepods/burstable/pod{POD_UID}/{CONTAINER}", CgroupPlace(CONTAINER, POD_UID)),
-        (
-            (
-                f"0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{UNDERSCORED}.slice/"
-                f"cri-containerd-{CONTAINER}.scope"
-            ),
-            CgroupPlace(CONTAINER, POD_UID),
-        ),
-        (
-            f"0::/kubepods.slice/kubepods-pod{UNDERSCORED}.slice/crio-{CONTAINER}.scope/container",
-            CgroupPlace(CONTAINER, POD_UID),
-        ),
-        # A cluster inside a container: the innermost counts.
-        (
-            f"0::/docker/{'f' * 64}/kubelet/kubepods/pod{POD_UID}/{CONTAINER}",
-            CgroupPlace(CONTAINER, POD_UID),
-        ),
-        (
-            f"0::/system.slice/containerd.service/kubepods-pod{UNDERSCORED}.slice:cri-containerd:{CONTAINER}",
-            CgroupPlace(CONTAINER, POD_UID, "containerd"),
-        ),
-        ("0::/docker/not-an-id", CgroupPlace()),
-    ],
-)
-def test_cgroup_paths(text, place):
-    assert place_of(text) == place
+@pytest.mark.parametrize("layout", V1, ids=lambda layout: layout.name)
+def test_where_runtimes_put_their_containers_on_v1(layout):
+    assert place_of(of_v1(layout)) == CgroupPlace(layout.container, layout.pod, layout.unit)
+
+
+def test_a_process_of_no_container():
+    assert place_of("0::/\n") == place_of("") == CgroupPlace()
+
+
+class Cgroups:
+    """Answers as the node's cgroups would."""
+
+    def __init__(self, **paths):
+        self.paths = paths
+
+    def place(self, cgroup_id):
+        path = self.paths.get(f"c{cgroup_id}")
+        return None if path is None else place_of(f"0::{path}")
+
+
+PODS = {ID: Pod("ns", "pod-1", "web", "shop", "v2"), UID: Pod("ns", "pod-1", "", "shop")}
+
+
+def test_a_process_that_was_never_seen_is_told_by_its_cgroup(proc):
+    other = "ab" * 32
+    places = Cgroups(
+        c5=f"/kubepods/pod{UID}/{ID}", c6=f"/kubepods/pod{UID}/{other}", c7="/system.slice/cron.service", c8="/",
+        c9=f"/docker/{other}",
+    )  # fmt: skip
+    proc.put(1, "containerd-shim", cgroup="0::/system.slice/containerd.service")
+    workloads = resolver(proc, PODS, cgroups=places)
+    assert workloads.of(90, 5, "sh") == Workload("ns", "pod-1", "web", "shop", "v2")
+    # A container that the API has not named yet has its pod's names.
+    assert workloads.of(91, 6, "sh") == Workload("ns", "pod-1", other[:12], "shop")
+    assert workloads.of(92, 7, "sh") == Workload(service="cron")
+    assert workloads.of(93, 8, "sh") == workloads.of(94, 4, "sh") == Workload(service="sh")
+    assert workloads.of(95, 9, "sh") == Workload(container=other[:12], service="sh")
+    # Its parent was the runtime's: what that declares says nothing of it.
+    workloads.observe_exec(96, "sh", "/bin/sh", 1, 5)
+    workloads.observe_exec(97, "sh", "/bin/sh", 1)
+    workloads.prefetch([98, 99], [1, 1], [5, 7])
+    assert workloads.of(96).pod == workloads.of(98).pod == "pod-1"
+    assert workloads.of(97).service == workloads.of(99).service == "containerd"
+    assert workloads.of(97, 9, "sh") == Workload(container=other[:12], service="sh")
+
+
+def test_what_a_process_of_the_same_container_declares_is_nearer_than_its_labels(proc):
+    places = Cgroups(c5=f"/docker/{ID}")
+    proc.put(1, environ=["OTEL_SERVICE_NAME=named"], cgroup=f"0::/docker/{ID}")
+    proc.put(2, cgroup=f"0::/docker/{ID}")
+    workloads = resolver(proc, cgroups=places)
+    workloads.observe_exec(50, "date", "/bin/date", 1, 5)
+    assert workloads.of(50, 5) == Workload(container=ID[:12], service="named")
+    workloads.of(2, 5)
+    assert workloads.of(51, 5, "sh") == Workload(container=ID[:12], service="app")
+
+
+def test_a_container_that_the_api_names_later_is_looked_up_again_for_a_minute(proc):
+    now, pods = [0.0], {}
+    proc.put(1, "server", cgroup=f"0::/kubepods/pod{UID}/{ID}")
+    proc.put(2, "server", cgroup="0::/docker/" + "ab" * 32)
+    workloads = resolver(proc, pods, now=lambda: now[0])
+    assert workloads.of(1) == Workload(container=ID[:12], service="server")
+    assert workloads.of(2).container == "ab" * 6
+    pods.update(PODS)
+    now[0] = 2.0
+    assert workloads.of(1) == Workload("ns", "pod-1", "web", "shop", "v2")
+    now[0] = 70.0
+    workloads.of(2)
+    pods["ab" * 32] = Pod("ns", "late")
+    now[0] = 72.0
+    assert workloads.of(2).pod == ""
+
+
+def test_a_container_has_its_name_where_nothing_names_a_service(proc):
+    pods = {ID: Pod("ns", "pod-1", "web")}
+    proc.put(1, "python3.11", cgroup=f"0::/kubepods/pod{UID}/{ID}")
+    proc.put(2, "python3.11", environ=["OTEL_SERVICE_NAME=named"], cgroup=f"0::/kubepods/pod{UID}/{ID}")
+    workloads = resolver(proc, pods)
+    assert (workloads.of(1).service, workloads.of(2).service) == ("web", "named")

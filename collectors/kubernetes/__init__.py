@@ -1,0 +1,1 @@
+"""What the agent learns from the Kubernetes API: the pods of its own node, by one watch."""
