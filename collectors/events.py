@@ -1,6 +1,7 @@
 """The common part of the collectors of discrete events: a ring buffer, read as soon as something happens.
 
-Exact: every event is a row or in ``lost`` (no room in the ring, or more than ``MAX_HELD`` in one interval). In the
+Exact: every event is a row or in ``lost`` (no room in the ring, or more than ``MAX_HELD`` or ``MAX_HELD_BYTES`` in one
+interval). In the
 agent a thread takes the records and lets the workload resolver look at the process while it may still live; a live
 tool calls ``poll`` instead. Idle cost: none. Memory: the ring (``RING_BYTES``) and what an interval holds.
 """
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 RING_BYTES = 1 << 20
 MAX_HELD = 200_000
+MAX_HELD_BYTES = 32 << 20
 _GATHER_S = 0.02
 
 Attributes = list[tuple[str, str]]
@@ -59,17 +61,18 @@ class EventCollector:
     source: ClassVar[str]
     offsets: ClassVar[Mapping[str, str]] = {}
     detail_bytes: ClassVar[int] = 32
+    ring_bytes: ClassVar[int] = RING_BYTES
 
     def __init__(
         self,
         workloads: WorkloadResolver | None = None,
         *,
         cache: Path | None = None,
-        ring_bytes: int = RING_BYTES,
+        ring_bytes: int | None = None,
         wanted: Wanted | None = None,
     ) -> None:
         self._workloads: WorkloadResolver = workloads or CommOnly()
-        self._cache, self._ring_bytes = cache, ring_bytes
+        self._cache, self._ring_bytes = cache, ring_bytes or self.ring_bytes
         self._wanted = wanted or Wanted()
         self._programs: Programs | None = None
         self._ring: RingBuffer | None = None
@@ -155,7 +158,8 @@ class EventCollector:
             if not len(records):
                 return
             self.observe(records)
-            room = MAX_HELD - sum(map(len, self._held))
+            most = min(MAX_HELD, MAX_HELD_BYTES // self.record.itemsize)
+            room = most - sum(map(len, self._held))
             self._overflowed += max(0, len(records) - room)
             if room > 0:
                 self._held.append(records[:room])
@@ -183,15 +187,26 @@ class EventCollector:
     def lost(self) -> int:
         """Return how many events found no room in the kernel since the last call."""
         assert self._programs is not None
-        total = self._programs.maps["lost"].total() + self._programs.missed()
+        total = self._programs.maps["lost"].total() + self.missed()
         lost, self._lost_before = total - self._lost_before, total
         return lost
+
+    def missed(self) -> int:
+        """Return how many events were lost because the kernel skipped a run, since ``start``."""
+        assert self._programs is not None
+        return self._programs.missed()
+
+    def described(self, records: NDArray[Any]) -> tuple[pa.Array, pa.Array]:
+        """Return the columns ``detail`` and ``attributes``."""
+        found = [self.describe(record) for record in records]
+        details = pa.array([detail for detail, _ in found], pa.string())
+        return details, pa.array([attributes for _, attributes in found], pa.map_(pa.string(), pa.string()))
 
     def rows(self, records: NDArray[Any]) -> pa.RecordBatch:
         """Return the contract's rows of records."""
         count = len(records)
         comms = [text(each) for each in records["comm"]]
-        described = [self.describe(record) for record in records]
+        details, attributes = self.described(records)
         arrays = {
             "time_ns": pa.array(records["at"].astype(np.int64) + clock_base_ns(), pa.int64()),
             **self._workloads.columns(records["pid"].copy(), records["cgroup"].copy(), comms),
@@ -202,8 +217,8 @@ class EventCollector:
             "comm": pa.array(comms, pa.string()).dictionary_encode(),
             "result": pa.array(records["result"]),
             "latency_ns": pa.array(records["latency"]),
-            "detail": pa.array([detail for detail, _ in described], pa.string()),
-            "attributes": pa.array([attributes for _, attributes in described], pa.map_(pa.string(), pa.string())),
+            "detail": details,
+            "attributes": attributes,
         }
         return pa.RecordBatch.from_arrays([arrays[each.name].cast(each.type) for each in EVENT], schema=EVENT)
 
