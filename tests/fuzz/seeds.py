@@ -137,6 +137,8 @@ def uploads() -> dict[str, bytes]:
         "lines": b"\x01main;work\nmain\n",
         "speedscope": b"\x02" + json.dumps(scope).encode(),
         "pprof": b"\x03" + one,
+        "trie": b"\x05\0\0\1\5main;\0\2\4work\7\0\4wait\xac\2\0",
+        "tree": b"\x06\0\0\1\4main\3\2\4work\7\0\4wait\xac\2\0",
         "form": b"\x13" + form(profile=one, sample_type_config=config, prev_profile=one)[0],
         "connect": b"\x0e" + push([(labels, [one])]),
         "json": b"\x0f" + json.dumps({"series": series}).encode(),

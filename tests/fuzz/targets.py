@@ -132,7 +132,7 @@ def export(data: bytes) -> None:
 
 
 FORM = "multipart/form-data; boundary=xYzZyX"
-UPLOADS = ("folded", "lines", "speedscope", "pprof", "jfr")
+UPLOADS = ("folded", "lines", "speedscope", "pprof", "jfr", "trie", "tree")
 
 
 def upload(data: bytes) -> None:

@@ -62,7 +62,7 @@ def test_folded_text_with_labels(server, unique):
         assert row["time_ns"] == start // SECOND * SECOND
 
 
-def test_groups_lines_and_speedscope(server, unique):
+def test_groups_lines_speedscope_tries_and_trees(server, unique):
     assert server.ingest(b"a;b 7\n", name=unique, format="groups", sampleRate=1000) == 200
     assert server.ingest(b"a;c\n" * 11 + b"a;d\n" * 3, name=unique, format="lines", sampleRate=1000) == 200
     sampled = {"type": "sampled", "unit": "milliseconds", "samples": [[0, 1], [0], [0, 1]], "weights": [2, 5, 11],
@@ -72,10 +72,17 @@ def test_groups_lines_and_speedscope(server, unique):
                "events": [{"type": kind, "frame": frame, "at": at} for kind, frame, at in events]}  # fmt: skip
     document = {"shared": {"frames": [{"name": "s"}, {"name": "t"}]}, "profiles": [sampled, evented]}
     assert server.ingest(json.dumps(document).encode(), name=f"{unique}.wall", format="speedscope") == 200
+    trie, tree = b"\0\0\1\2a;\0\2\1e\x0d\0\1f\x11\0", b"\0\0\1\1a\x13\1\1g\x17\0"
+    assert server.ingest(trie, name=unique, format="trie", sampleRate=1000) == 200
+    assert server.ingest(tree, "binary/octet-stream+tree", name=unique, sampleRate=1000) == 200
     assert server.sums(unique) == {
         ("process_cpu", "b"): 7_000_000,
         ("process_cpu", "c"): 11_000_000,
         ("process_cpu", "d"): 3_000_000,
+        ("process_cpu", "e"): 13_000_000,
+        ("process_cpu", "f"): 17_000_000,
+        ("process_cpu", "a"): 19_000_000,
+        ("process_cpu", "g"): 23_000_000,
         ("wall", "s"): (5 + 3 + 12) * 1_000_000,
         ("wall", "t"): (2 + 11 + 5) * 1_000_000,
     }
@@ -161,6 +168,7 @@ def test_what_cannot_be_taken_is_refused_with_one_line_and_nothing_else_is_lost(
     assert answered(server, "/ingest", good[: len(good) // 2], name=unique, format="pprof")[0] == 422
     assert answered(server, "/ingest", b"{}", name=unique, format="speedscope")[0] == 422
     assert answered(server, "/ingest", b"x", name=unique, format="trie")[0] == 422
+    assert answered(server, "/ingest", b"x", name=unique, format="odd")[0] == 422
     assert answered(server, "/ingest", b"--x\r\n", "multipart/form-data; boundary=x", name=unique)[0] == 422
     bomb = gzip.compress(bytes(200 << 20), 1)
     status, _code, message = answered(server, "/ingest", bomb, name=unique, format="pprof")
