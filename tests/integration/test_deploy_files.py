@@ -19,13 +19,15 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from collectors.ingest.settings import IngestSettings
 from collectors.privileges import KEPT
 from collectors.settings import AgentSettings
 from dashboards import alerts, boards, output
 from dashboards.boards.parts import DATASOURCE
 from deploy.cli import cli
-from runtime.settings import ClickHouseSettings
+from runtime.settings import ClickHouseSettings, load
 from sinks.settings import SinkSettings
+from streams.schema.errors import SettingsError
 from streams.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +37,7 @@ SECRETS = {
     "PERFSTREAM_CLICKHOUSE_PASSWORD": "writer-secret",
     "PERFSTREAM_CLICKHOUSE_READER_PASSWORD": "reader-secret",
     "PERFSTREAM_GRAFANA_ADMIN_PASSWORD": "admin-secret",
+    "PERFSTREAM_INGEST_TOKEN": "ingest-secret",
 }
 
 
@@ -69,7 +72,7 @@ def services(compose):
 
 OURS = {
     "topics": WorkerSettings, "migrate": SinkSettings, "worker": WorkerSettings, "sink": SinkSettings,
-    "agent": AgentSettings,
+    "agent": AgentSettings, "ingest": IngestSettings,
 }  # fmt: skip
 
 
@@ -104,7 +107,7 @@ def test_every_variable_of_the_file_is_in_the_example():
 
 def test_ports_are_published_on_loopback_only(services):
     published = {name: service["ports"] for name, service in services.items() if service.get("ports")}
-    assert set(published) == {"kafka", "clickhouse", "grafana"}
+    assert set(published) == {"kafka", "clickhouse", "grafana", "ingest"}
     assert all(port["host_ip"] == "127.0.0.1" for ports in published.values() for port in ports)
 
 
@@ -150,7 +153,7 @@ def test_start_order_and_health(services):
     assert waits == {
         "kafka": {}, "clickhouse": {}, "topics": {"kafka": healthy}, "migrate": {"clickhouse": healthy},
         "worker": {"topics": done}, "sink": {"topics": done, "migrate": done}, "agent": {"topics": done},
-        "grafana": {"migrate": done},
+        "ingest": {"topics": done}, "grafana": {"migrate": done},
     }  # fmt: skip
     for name, service in services.items():
         once = name in ("topics", "migrate")
@@ -172,6 +175,16 @@ def test_commands_and_settings_exist(services, name):
         )
     if "healthcheck" in service:
         assert f":{service['environment']['PERFSTREAM_HTTP_PORT']}/healthz" in service["healthcheck"]["test"][3]
+
+
+def test_the_push_endpoint_takes_what_it_is_given(services):
+    given = services["ingest"]["environment"]
+    options = load(IngestSettings, environ=given).ingest
+    options.check()
+    assert options.token.reveal() == SECRETS["PERFSTREAM_INGEST_TOKEN"]
+    assert {port["target"] for port in services["ingest"]["ports"]} == {options.port, options.grpc_port}
+    with pytest.raises(SettingsError, match="without a token"):
+        load(IngestSettings, environ=given | {"PERFSTREAM_INGEST_TOKEN": ""}).ingest.check()
 
 
 def variables(settings, prefix="PERFSTREAM"):
