@@ -20,7 +20,7 @@ packages=(
 if [ "$want" = test ]; then
     packages+=(
         "g++:g++" "make:make" "iproute2:ip" "curl:curl" "chromium:chromium"
-        "bpftrace:bpftrace" "systemd:systemd-analyze" "bpfcc-tools:/usr/sbin/profile-bpfcc" "golang-go:go" "rustc:rustc" "nodejs:node"
+        "bpftrace:bpftrace" "systemd:systemd-analyze" "bpfcc-tools:/usr/sbin/profile-bpfcc" "golang-go:go" "rustc:rustc" "nodejs:node" "npm:npm"
         "openjdk-17-jdk-headless:javac"
     )
 fi
