@@ -85,6 +85,7 @@ ALL = (
     Entry("tcpaccept", "TCP connections accepted, with waiting time", "trace.tcpaccept:TcpAccept", "trace"),
     Entry("oomkill", "processes killed for want of memory", "trace.oomkill:OomKill", "trace"),
     Entry("open", "files opened, with flags and result", "trace.open:Open", "trace", always_on=False),
+    Entry("signal", "signals sent, with target and outcome", "trace.signal:Signal", "trace", always_on=False),
 )
 BY_NAME = {entry.name: entry for entry in ALL}
 

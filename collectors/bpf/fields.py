@@ -47,6 +47,8 @@ SOCK = {
     "OFF_INET_SPORT": "inet_sock.inet_sport",
 }
 
+SIGNAL = {"OFF_SIGINFO_CODE": "kernel_siginfo.si_code"}
+
 FILES = {
     "OFF_TASK_FILES": "task_struct.files",
     "OFF_FILES_FDT": "files_struct.fdt",

@@ -31,6 +31,12 @@ def known(tmp_path_factory):
     return programs.build(programs.PROGRAMS / "known.c", tmp_path_factory.mktemp("known") / "perfknown")
 
 
+@pytest.fixture(scope="session")
+def gadgets(tmp_path_factory):
+    """The compiled ``gadgets.c``."""
+    return programs.build(programs.PROGRAMS / "gadgets.c", tmp_path_factory.mktemp("gadgets") / "perfgadgets")
+
+
 @pytest.fixture
 def service():
     """A name that no other process carries."""

@@ -5,20 +5,12 @@ import os
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
 from collectors.trace.open import Open
 from collectors.wanted import Wanted
-from tests.kernel import known as programs
 from tests.kernel.known import Bpftrace, Known, Taken, started, until
 
 OPENAT, OPEN, OPENAT2, CREAT, FAILED, RELATIVE = 211, 101, 97, 89, 499, 13
 FLOOD = 500_003
-
-
-@pytest.fixture(scope="module")
-def gadgets(tmp_path_factory):
-    return programs.build(programs.PROGRAMS / "gadgets.c", tmp_path_factory.mktemp("gadgets") / "perfgadgets")
 
 
 def test_every_open_is_told_and_bpftrace_agrees(gadgets, service, workloads, tmp_path):
