@@ -41,7 +41,7 @@ Attributes = list[tuple[str, str]]
 class ObservesExec(Protocol):
     """A resolver that wants to hear of an exec at once."""
 
-    def observe_exec(self, pid: int, comm: str, path: str = "", ppid: int = 0) -> None:
+    def observe_exec(self, pid: int, comm: str, path: str = "", ppid: int = 0, cgroup_id: int = 0) -> None:
         """Take note of an exec."""
 
 
@@ -49,8 +49,8 @@ class ObservesExec(Protocol):
 class Prefetches(Protocol):
     """A resolver that can look at processes now, so that they are known after they exit."""
 
-    def prefetch(self, pids: list[int], ppids: list[int]) -> None:
-        """Look at processes now; those that are gone may inherit from their parents."""
+    def prefetch(self, pids: list[int], ppids: list[int], cgroup_ids: list[int]) -> None:
+        """Look at processes now; those that are gone are told by their cgroups and parents."""
 
 
 class EventCollector:
@@ -168,7 +168,7 @@ class EventCollector:
         """Let the resolver look at the processes of new records."""
         if isinstance(self._workloads, Prefetches):
             pids, first = np.unique(records["pid"], return_index=True)
-            self._workloads.prefetch(pids.tolist(), records["ppid"][first].tolist())
+            self._workloads.prefetch(pids.tolist(), records["ppid"][first].tolist(), records["cgroup"][first].tolist())
 
     def collect(self, start_ns: int, end_ns: int) -> Batch | None:  # noqa: ARG002 - events carry their own times
         """Return one row for each event since the last call; None when there was none."""

@@ -32,5 +32,6 @@ class Exec(EventCollector):
         if isinstance(self._workloads, ObservesExec):
             for record in records[records["result"] == 0]:
                 self._workloads.observe_exec(
-                    int(record["pid"]), text(record["comm"]), text(record["detail"]), int(record["ppid"])
-                )
+                    int(record["pid"]), text(record["comm"]), text(record["detail"]), int(record["ppid"]),
+                    int(record["cgroup"]),
+                )  # fmt: skip
