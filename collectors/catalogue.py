@@ -86,6 +86,12 @@ ALL = (
     Entry("oomkill", "processes killed for want of memory", "trace.oomkill:OomKill", "trace"),
     Entry("open", "files opened, with flags and result", "trace.open:Open", "trace", always_on=False),
     Entry("signal", "signals sent, with target and outcome", "trace.signal:Signal", "trace", always_on=False),
+    Entry("top_ebpf", "BPF programs: run time, memory, owner", "top.ebpf:TopEbpf", "top", "ebpf", always_on=False),
+    Entry("top_process", "processes: CPU, memory, disk", "top.process:TopProcess", "top", "process", always_on=False),
+    Entry("top_file", "reads and writes, by process and file", "top.file:TopFile", "top", "file", always_on=False),
+    Entry("top_tcp", "bytes by process and TCP connection", "top.tcp:TopTcp", "top", "tcp", always_on=False),
+    Entry("top_blockio", "block I/O by process", "top.blockio:TopBlockIo", "top", "blockio", always_on=False),
+    Entry("top_syscalls", "system calls by process", "top.syscalls:TopSyscalls", "top", "syscalls", always_on=False),
 )
 BY_NAME = {entry.name: entry for entry in ALL}
 

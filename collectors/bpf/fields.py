@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 TASK = {
     "OFF_TASK_PID": "task_struct.pid",
     "OFF_TASK_TGID": "task_struct.tgid",
@@ -47,7 +49,35 @@ SOCK = {
     "OFF_INET_SPORT": "inet_sock.inet_sport",
 }
 
+TCP = {
+    "OFF_TCP_SENT": "tcp_sock.bytes_sent",
+    "OFF_TCP_RESENT": "tcp_sock.bytes_retrans",
+    "OFF_TCP_RECEIVED": "tcp_sock.bytes_received",
+    "OFF_TCP_RETRANS": "tcp_sock.total_retrans",
+    "OFF_TCP_SRTT": "tcp_sock.srtt_us",
+    "OFF_SK_FLAGS": "sock.__sk_common.skc_flags",
+    "OFF_SK_STATE": "sock.__sk_common.skc_state",
+}
+
+SOCK_OWNER = {
+    "OFF_SK_SOCKET": "sock.sk_socket",
+    "OFF_SK_UID": "sock.sk_uid",
+    "OFF_SK_CGROUP": "sock.sk_cgrp_data.cgroup",
+    "OFF_SOCKET_INODE": "socket_alloc.vfs_inode.i_ino",
+}
+
+SKB = {
+    "OFF_SKB_SK": "sk_buff.sk",
+    "OFF_SKB_HEAD": "sk_buff.head",
+    "OFF_SKB_NETWORK": "sk_buff.network_header",
+    "OFF_SKB_TRANSPORT": "sk_buff.transport_header",
+    "OFF_SKB_PROTOCOL": "sk_buff.protocol",
+    "OFF_SKB_LEN": "sk_buff.len",
+}
+
 SIGNAL = {"OFF_SIGINFO_CODE": "kernel_siginfo.si_code"}
+
+BIND = {"OFF_SK_DEVICE": "sock.__sk_common.skc_bound_dev_if"}
 
 FILES = {
     "OFF_TASK_FILES": "task_struct.files",
@@ -56,3 +86,38 @@ FILES = {
     "OFF_FILE_DATA": "file.private_data",
     "OFF_SOCKET_SK": "socket.sk",
 }
+
+PATH = {
+    "OFF_FILE_DENTRY": "file.f_path.dentry",
+    "OFF_FILE_MNT": "file.f_path.mnt",
+    "OFF_DENTRY_PARENT": "dentry.d_parent",
+    "OFF_DENTRY_NAME": "dentry.d_name.name",
+    "OFF_MOUNT_MNT": "mount.mnt",
+    "OFF_MOUNT_PARENT": "mount.mnt_parent",
+    "OFF_MOUNT_POINT": "mount.mnt_mountpoint",
+    "OFF_VFSMOUNT_ROOT": "vfsmount.mnt_root",
+}
+
+INODE = {
+    "OFF_FILE_INODE": "file.f_inode",
+    "OFF_INODE_MODE": "inode.i_mode",
+    "OFF_INODE_NUMBER": "inode.i_ino",
+    "OFF_INODE_SB": "inode.i_sb",
+    "OFF_SB_DEV": "super_block.s_dev",
+}
+
+# Where a system call's number and its first arguments stand when it ends; on arm64 the result takes the first's place.
+CALL = (
+    {
+        "OFF_REGS_CALL": "pt_regs.syscallno",
+        "OFF_REGS_1": "pt_regs.orig_x0",
+        "OFF_REGS_ALL": "pt_regs.regs",
+    }
+    if platform.machine() == "aarch64"
+    else {
+        "OFF_REGS_CALL": "pt_regs.orig_ax",
+        "OFF_REGS_1": "pt_regs.di",
+        "OFF_REGS_2": "pt_regs.si",
+        "OFF_REGS_3": "pt_regs.dx",
+    }
+)

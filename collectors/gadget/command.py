@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from collectors.gadget import watch
 from runtime.stopping import until_asked
 from streams.schema.errors import UsageError
 
@@ -19,6 +20,9 @@ SECOND = 1_000_000_000
 @click.group()
 def gadget() -> None:
     """Trace, profile or watch this machine live. Needs root; no Kafka and no store."""
+
+
+gadget.add_command(watch.top)
 
 
 @gadget.command("list")

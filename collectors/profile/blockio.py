@@ -25,9 +25,18 @@ class BlockLatency(HistogramCollector):
 
     def operation(self, op: int, kind: int) -> str:
         """Return the device's name and the operation."""
-        number = f"{op >> 20}:{op & 0xFFFFF}"
-        try:
-            device = (_DEVICES / number).readlink().name
-        except OSError:
-            device = number
-        return f"{device} {_OPERATIONS.get(kind, f'op{kind}')}"
+        return f"{device_name(op)} {operation_name(kind)}"
+
+
+def device_name(dev: int) -> str:
+    """Return the name of a device by the kernel's number of it; the number itself when it is gone."""
+    number = f"{dev >> 20}:{dev & 0xFFFFF}"
+    try:
+        return (_DEVICES / number).readlink().name
+    except OSError:
+        return number
+
+
+def operation_name(op: int) -> str:
+    """Return the name of a request's operation."""
+    return _OPERATIONS.get(op, f"op{op}")

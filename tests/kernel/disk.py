@@ -1,4 +1,4 @@
-"""Small file systems of a test's own, and filling them up."""
+"""Small file systems and block devices of a test's own, and filling them up."""
 
 import contextlib
 import subprocess
@@ -14,6 +14,19 @@ def mounted(directory, size):
         yield directory
     finally:
         subprocess.run(["umount", "-l", directory], check=True)
+
+
+@contextlib.contextmanager
+def loop_device(directory, size):
+    """Make a block device over a file of so many bytes: a real one that nobody else writes to; yields its path."""
+    image = directory / "image"
+    image.write_bytes(bytes(size))
+    command = ["losetup", "--find", "--show", "--direct-io=on", image]
+    device = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        yield device
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """runqlat, syscall, blockio: the counts and sums of known work, against the kernel's own books and bpftrace."""
 
-import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -12,6 +11,7 @@ from collectors.profile.blockio import BlockLatency
 from collectors.profile.runqlat import RunQueueLatency
 from collectors.profile.syscalls import SyscallLatency
 from streams.schema.histogram import lower_bound, width
+from tests.kernel.disk import loop_device
 from tests.kernel.known import Bpftrace, Known, Taken, started, taken, until
 
 
@@ -138,28 +138,16 @@ def test_run_queue_latency_equals_the_kernels_own_books_and_bpftrace(known, serv
 WRITES = 101
 
 
-@pytest.fixture
-def loop_device(tmp_path):
-    """A loop device over a file: a real block device that nobody else writes to."""
-    image = tmp_path / "image"
-    image.write_bytes(bytes(WRITES * 4096))
-    made = subprocess.run(
-        ["losetup", "--find", "--show", "--direct-io=on", image], check=True, capture_output=True, text=True
-    )
-    device = made.stdout.strip()
-    yield device
-    subprocess.run(["losetup", "--detach", device], check=True)
-
-
-def test_every_request_of_a_block_device_is_counted(known, service, workloads, loop_device):
-    name = loop_device.rsplit("/", 1)[-1]
+def test_every_request_of_a_block_device_is_counted(known, service, workloads, tmp_path):
     found = Taken()
     with (
+        loop_device(tmp_path, WRITES * 4096) as device,
         started(BlockLatency(workloads)) as collector,
-        Known(known, "write", loop_device, WRITES, service=service) as program,
+        Known(known, "write", device, WRITES, service=service) as program,
     ):
         said = program.run()
         found.take(collector)
+    name = device.rsplit("/", 1)[-1]
     rows = [row for row in found.rows if row["operation"].startswith(f"{name} ")]
     counts = summed(rows)
     assert found.lost == 0

@@ -1,0 +1,162 @@
+"""``perfstream gadget top`` and ``snapshot``: who does most in each interval, and what there is now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from runtime.stopping import until_asked
+
+if TYPE_CHECKING:
+    from collectors.gadget.filters import Filters
+    from collectors.wanted import Wanted
+
+F = Callable[..., Any]
+SHOWN_ROWS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """Which processes are wanted, as the options say."""
+
+    namespace: str
+    pod: str
+    container: str
+    service: str
+    pid: int | None
+    comm: str
+    uid: int | None
+
+    def filters(self) -> Filters:
+        """Return it for rows."""
+        from collectors.gadget.filters import Filters
+
+        return Filters(self.namespace, self.pod, self.container, self.service, self.comm, self.pid, self.uid)
+
+    def in_kernel(self) -> Wanted:
+        """Return the part that the kernel can look at."""
+        from collectors.wanted import Wanted
+
+        return Wanted(self.pid, self.uid, self.comm)
+
+
+def selecting(command: F) -> F:
+    """Give a command the options of ``Selected``, as one argument ``selected``."""
+
+    def called(**given: Any) -> Any:  # noqa: ANN401 - a command's options
+        names = Selected.__dataclass_fields__
+        own = {name: given.pop(name) for name in names}
+        return command(selected=Selected(**own), **given)
+
+    called.__doc__, called.__name__ = command.__doc__, command.__name__
+    # Where click keeps the options that were given before this one.
+    called.__dict__.update(command.__dict__)
+    wrapped: F = called
+    for option in reversed(
+        (
+            click.option("-n", "--namespace", default="", help="Only this Kubernetes namespace."),
+            click.option("--pod", default="", help="Only this pod."),
+            click.option("--container", default="", help="Only this container."),
+            click.option("--service", default="", help="Only this service."),
+            click.option("--pid", type=int, help="Only this process."),
+            click.option("--comm", default="", help="Only commands of this name."),
+            click.option("--uid", type=int, help="Only this user."),
+        )
+    ):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def gadget_names(verb: str) -> list[str]:
+    """Return the gadgets of a verb."""
+    from collectors.catalogue import of_verb
+
+    return list(of_verb(verb))
+
+
+_OUTPUT = click.option("-o", "output", default="columns", show_default=True, help="columns, columns=a,b,... or json.")
+_SORT = click.option("--sort", metavar="COLUMN", help="Sort by it, greatest first; a,b: by the sum.")
+
+
+@click.command()
+@click.argument("name", type=click.Choice(gadget_names("top")))
+@selecting
+@_SORT
+@click.option("--interval", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Seconds of one table.")
+@click.option("--rows", type=click.IntRange(1), help=f"How many rows [{SHOWN_ROWS}, or what fits; json: all].")
+@_OUTPUT
+@click.option("--timeout", type=click.FloatRange(0), default=0.0, help="End after so many seconds [never].")
+def top(
+    name: str, selected: Selected, sort: str | None, interval: float, rows: int | None, output: str, timeout: float
+) -> None:
+    """Show who did most in each interval, until Ctrl-C or --timeout; then what was lost."""
+    from collectors.catalogue import Shared, of_verb
+    from collectors.gadget.table import Screen, choose, lines, names, ordered, show_json
+    from collectors.settings import AgentOptions
+    from collectors.symbols import Symbolizer
+    from collectors.workload import Workloads
+
+    kind = of_verb("top")[name].load()
+    known = kind.columns.names
+    columns = choose(output, known, kind.shown)
+    by = names(sort or kind.sort, known)
+    wanted = selected.filters()
+    gadget = kind.make(Shared(Workloads(), Symbolizer(), AgentOptions()), selected.in_kernel())
+    screen = Screen()
+    stop = until_asked()
+    try:
+        gadget.start()
+        began = before = time.monotonic()
+        click.echo(f"watching {name}; Ctrl-C ends it", err=True)
+        intervals = seen = lost = 0
+        while not stop.is_set() and not (timeout and before - began >= timeout):
+            due = began + (intervals + 1) * interval
+            stop.wait(max(0.0, min(due, began + timeout if timeout else due) - time.monotonic()))
+            now = time.monotonic()
+            found = ordered(wanted.apply(gadget.collect(now - before)), by)
+            missing = gadget.lost()
+            seconds, before = now - before, now
+            intervals, seen, lost = intervals + 1, seen + found.num_rows, lost + missing
+            if columns is None:
+                at = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+                show_json(found.slice(0, rows), time=at, interval_ns=round(seconds * 1e9))
+                continue
+            width, height = screen.room()
+            most = rows or (min(SHOWN_ROWS, max(1, height - 4)) if height else SHOWN_ROWS)
+            title = f"{datetime.now(UTC):%H:%M:%S}  {name}, {seconds:.1f} s: {found.num_rows:,} rows, {missing:,} lost"
+            screen.block(title, lines(found.slice(0, most), columns, width))
+        click.echo(f"{intervals:,} intervals, {seen:,} rows, {lost:,} lost", err=True)
+    finally:
+        gadget.close()
+
+
+@click.command()
+@click.argument("name", type=click.Choice(gadget_names("snapshot")))
+@selecting
+@_SORT
+@_OUTPUT
+@click.option("--arguments", is_flag=True, help="With the arguments of processes, which may hold secrets.")
+def snapshot(name: str, selected: Selected, sort: str | None, output: str, arguments: bool) -> None:
+    """Show the processes or sockets that there are now."""
+    from collectors.catalogue import of_verb
+    from collectors.gadget.table import Screen, choose, lines, names, ordered, show_json
+    from collectors.workload import Workloads
+
+    kind = of_verb("snapshot")[name].load()
+    known = kind.columns.names
+    columns = choose(output, known, (*kind.shown, *(("arguments",) if arguments and "arguments" in known else ())))
+    by = names(sort, known) if sort else None
+    found = selected.filters().apply(kind(Workloads(), arguments=arguments).take())
+    if by:
+        found = ordered(found, by)
+    if columns is None:
+        show_json(found)
+        return
+    for at, line in enumerate(lines(found, columns, Screen().room()[0])):
+        click.secho(line, bold=at == 0)
+    click.echo(f"{found.num_rows:,} rows", err=True)

@@ -1,0 +1,232 @@
+"""The top gadgets: known work of a prime number of events is in the rows of its process, and nothing else is."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pyarrow.compute as pc
+import pytest
+
+from collectors.top.blockio import TopBlockIo
+from collectors.top.ebpf import TopEbpf
+from collectors.top.file import TopFile
+from collectors.top.process import TopProcess
+from collectors.top.syscalls import TopSyscalls
+from collectors.top.tcp import TopTcp
+from collectors.wanted import Wanted
+from tests.kernel import known as programs
+from tests.kernel.disk import loop_device
+from tests.kernel.known import Bpftrace, Known, started
+
+
+@pytest.fixture(scope="module")
+def moves(tmp_path_factory):
+    return programs.build(programs.PROGRAMS / "moves.c", tmp_path_factory.mktemp("moves") / "perfmoves")
+
+
+def rows(gadget, **fields):
+    """Return the rows of this interval that have these values."""
+    found = gadget.collect(1.0).to_pylist()
+    return [row for row in found if all(row[name] == value for name, value in fields.items())]
+
+
+TURNS = 101
+
+
+def test_reads_and_writes_are_counted_by_process_and_file(moves, service, workloads, tmp_path):
+    path = tmp_path / "a file"
+    second = 'tracepoint:syscalls:sys_exit_write /comm == "perfmoves" && args->ret == 10/ { @ = count(); }'
+    with started(TopFile(workloads)) as gadget, Bpftrace(second) as trace:  # noqa: SIM117 - bpftrace ends before its maps are read
+        with Known(moves, "files", path, TURNS, service=service) as program:
+            program.run()
+            mine = {row["file"]: row for row in rows(gadget, pid=program.pid)}
+            assert gadget.lost() == 0
+            assert rows(gadget, pid=program.pid) == []  # the next interval is another one
+    original, copy = mine.pop(str(path)), mine.pop(f"{path}.copy")
+    assert all(name.startswith("/usr/lib") for name in mine)  # the loader of the program read its library
+    assert original["inode"] == path.stat().st_ino
+    assert {name: original[name] for name in ("service", "comm", "uid")} == {
+        "service": service,
+        "comm": "perfmoves",
+        "uid": 0,
+    }
+    numbers = ("reads", "writes", "read_bytes", "written_bytes")
+    # The copies read the original, too.
+    assert tuple(original[name] for name in numbers) == (5 * TURNS, 3 * TURNS, (60 + 12) * TURNS, 60 * TURNS)
+    assert tuple(copy[name] for name in numbers) == (0, 2 * TURNS, 0, 12 * TURNS)
+    assert trace.maps["@"] == 2 * TURNS  # of which half went to the pipe
+
+
+MESSAGES, SIZE, BACK = 103, 1009, 13
+
+
+@pytest.mark.parametrize(("family", "address"), [(4, "127.0.0.1:{}"), (6, "[::1]:{}")])
+def test_bytes_are_counted_by_connection_and_end(moves, service, workloads, family, address):
+    with (
+        started(TopTcp(workloads)) as gadget,
+        Known(moves, "tcp", family, MESSAGES, SIZE, BACK, service=service) as program,
+    ):
+        said = program.run()
+        mine = rows(gadget, service=service)
+        assert gadget.lost() == 0
+    server, client = address.format(said["port"]), address.format(said["client_port"])
+    columns = ("local", "peer", "sent_bytes", "received_bytes", "sends", "receives")
+    assert {row["pid"] for row in mine} == {program.pid}
+    assert sorted(tuple(row[name] for name in columns) for row in mine) == sorted(
+        [
+            (client, server, MESSAGES * SIZE, MESSAGES * BACK, MESSAGES, MESSAGES),
+            (server, client, MESSAGES * BACK, MESSAGES * SIZE, MESSAGES, MESSAGES),
+        ]
+    )
+
+
+GOOD, BAD = 10_007, 499
+
+
+def test_calls_errors_and_time_are_counted_by_call(moves, service, workloads):
+    with (
+        started(TopSyscalls(workloads)) as gadget,
+        Known(moves, "calls", GOOD, BAD, service=service) as program,
+    ):
+        said = program.run()
+        mine = {row["syscall"]: row for row in rows(gadget, pid=program.pid)}
+        assert gadget.lost() == 0
+    assert (mine["getppid"]["calls"], mine["getppid"]["errors"]) == (GOOD, 0)
+    assert mine["close"]["errors"] == BAD
+    assert 0 < mine["getppid"]["time_ns"] + mine["close"]["time_ns"] < said["took_ns"] * 2
+    assert mine["getppid"]["service"] == service
+
+
+def test_what_finds_no_room_is_counted(moves, service, workloads):
+    with Known(moves, "calls", GOOD, BAD, service=service) as program:
+        small = TopSyscalls(workloads, rows=1, wanted=Wanted(pid=program.pid))
+        whole = TopSyscalls(workloads, wanted=Wanted(pid=program.pid))
+        with started(small, whole):
+            program.run()
+            some, everything = small.collect(1.0), whole.collect(1.0)
+            lost = small.lost()
+            assert whole.lost() == 0
+    assert set(pc.unique(everything.column("pid")).to_pylist()) == {program.pid}  # filtered in the kernel
+    total = pc.sum(everything.column("calls")).as_py()
+    assert total > GOOD + BAD
+    assert 0 < lost < total
+    assert pc.sum(some.column("calls")).as_py() + lost == total
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there"),
+    [(Wanted(comm="perfmoves"), True), (Wanted(uid=0), True), (Wanted(comm="other"), False), (Wanted(uid=7), False)],
+)
+def test_names_and_users_are_filtered_in_the_kernel(moves, service, workloads, wanted, there):
+    with (
+        started(TopSyscalls(workloads, wanted=wanted)) as gadget,
+        Known(moves, "calls", 7, 0, service=service) as program,
+    ):
+        program.run()
+        assert bool(rows(gadget, pid=program.pid)) is there
+
+
+WRITES = 97
+
+
+def test_block_io_is_counted_by_process_device_and_operation(known, service, workloads, tmp_path):
+    with (
+        loop_device(tmp_path, WRITES * 4096) as device,
+        started(TopBlockIo(workloads)) as gadget,
+        Known(known, "write", device, WRITES, service=service) as program,
+    ):
+        said = program.run()
+        mine = {row["operation"]: row for row in rows(gadget, pid=program.pid, device=device.rsplit("/", 1)[-1])}
+        assert gadget.lost() == 0
+    assert mine.keys() >= {"read", "write"}
+    for each in ("read", "write"):
+        assert (mine[each]["requests"], mine[each]["io_bytes"]) == (WRITES, WRITES * 4096)
+        assert mine[each]["service"] == service
+    assert 0 < mine["write"]["time_ns"] <= said["took_ns"]
+
+
+CPU_MS, SWITCHES, BYTES = 211, 307, 1 << 20
+
+
+def test_a_process_is_shown_with_what_it_used(moves, service, workloads, tmp_path):
+    # On a disk: what goes to a tmpfs reaches no storage.
+    path = tmp_path / "written"
+    gadget = TopProcess(workloads)
+    with Known(moves, "work", CPU_MS, SWITCHES, path, BYTES, service=service) as program:
+        gadget.start()
+        program.run()
+        (mine,) = rows(gadget, pid=program.pid)
+        (after,) = rows(gadget, pid=program.pid)
+    assert (mine["service"], mine["comm"], mine["uid"], mine["threads"]) == (service, "perfmoves", 0, 1)
+    assert CPU_MS * 1e6 - 20e6 <= mine["user_ns"] + mine["system_ns"] < CPU_MS * 1e6 + 150e6
+    assert mine["cpu_percent"] == pytest.approx((mine["user_ns"] + mine["system_ns"]) / 1e9 * 100)
+    assert SWITCHES <= mine["switches"] - mine["involuntary_switches"] <= SWITCHES + 20
+    assert BYTES <= mine["written_bytes"] <= BYTES + 65536
+    assert mine["rss_bytes"] > 500_000
+    assert after["user_ns"] == after["written_bytes"] == after["switches"] == 0
+
+
+def test_a_process_that_began_in_the_interval_counts_whole(moves, service, workloads, tmp_path):
+    gadget = TopProcess(workloads)
+    gadget.start()
+    with Known(moves, "work", 101, 3, tmp_path / "written", 4096, service=service) as program:
+        program.run()
+        (mine,) = rows(gadget, pid=program.pid)
+    assert mine["user_ns"] + mine["system_ns"] >= 80e6
+
+
+def test_every_bpf_program_is_shown_with_its_runs_and_its_owner(moves, service, workloads):
+    script = 'tracepoint:syscalls:sys_enter_getppid /comm == "perfmoves"/ { @ = count(); }'
+    gadget = TopEbpf(workloads)
+    with started(TopTcp(workloads)) as loaded:
+        try:
+            before = {name: each.run_cnt for name, each in loaded._programs.stats_by_program().items()}
+            gadget.start()
+            with Bpftrace(script) as trace, Known(moves, "calls", GOOD, 0, service=service) as program:
+                program.run()
+                found = gadget.collect(1.0).to_pylist()
+                bpftrace = trace._process.pid
+            (theirs,) = [row for row in found if row["pid"] == bpftrace and row["runs"] == GOOD]
+            after = {name: each.run_cnt for name, each in loaded._programs.stats_by_program().items()}
+        finally:
+            gadget.close()
+    assert trace.maps["@"] == GOOD
+    assert theirs["comm"] == "bpftrace"
+    assert theirs["type"] in ("tracepoint", "perf_event")
+    assert 20 < theirs["mean_ns"] == pytest.approx(theirs["run_time_ns"] / GOOD)
+    assert theirs["maps"] >= 1
+    assert theirs["map_bytes"] > 0 < theirs["memory_bytes"]
+    mine = {row["program"]: row for row in found if row["pid"] == os.getpid()}
+    for name, runs in after.items():
+        row = mine[name.removeprefix("tp_btf__")[:15]]
+        assert row["type"] == "tracing"
+        assert row["map_bytes"] > 1_000_000  # two maps of 8192 rows
+        assert 0 <= row["runs"] <= runs - before[name]
+
+
+COMMAND = (sys.executable, "-m", "deploy.cli", "gadget", "top")
+
+
+def test_the_command_prints_a_block_for_each_interval_and_a_summary(moves, service):
+    arguments = ("tcp", "--service", service, "--interval", "0.4", "-o", "json", "--sort", "received_bytes")
+    with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert "watching tcp" in process.stderr.readline()
+        with Known(moves, "tcp", 4, MESSAGES, SIZE, BACK, service=service) as program:
+            program.run()
+            found = [json.loads(process.stdout.readline()) for _ in range(2)]
+            process.send_signal(2)
+            out, err = process.communicate(timeout=15)
+    assert process.returncode == 0, err
+    found += map(json.loads, out.splitlines())
+    assert sum(row["received_bytes"] for row in found) == MESSAGES * (SIZE + BACK)
+    assert found[0]["received_bytes"] >= found[1]["received_bytes"]
+    assert all(0 < row["interval_ns"] < 30e9 and row["time"].endswith("Z") for row in found)
+    assert err.splitlines()[-1].endswith("2 rows, 0 lost")
+
+
+def test_a_wrong_column_is_told_before_anything_is_loaded():
+    for arguments in (("--sort", "nonsense"), ("-o", "columns=pid,nonsense")):
+        done = subprocess.run([*COMMAND, "file", *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert "read_bytes" in done.stderr
