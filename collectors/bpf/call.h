@@ -7,7 +7,10 @@
 #include "event.h"
 
 struct call { u64 at; u64 a, b, c, d; };
-BPF_HASH(calls, u32, struct call, 16384);
+#ifndef CALLS
+#define CALLS 16384
+#endif
+BPF_HASH(calls, u32, struct call, CALLS);
 
 static __always_inline int entered(u64 a, u64 b, u64 c, u64 d)
 {

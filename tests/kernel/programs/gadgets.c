@@ -126,9 +126,9 @@ static void mounts(void)
         int made = syscall(SYS_fsmount, fs, 0, 2 /* MOUNT_ATTR_NOSUID */);
         must(made >= 0, "fsmount");
         must(!syscall(SYS_move_mount, made, "", AT_FDCWD, inner, 4 /* MOVE_MOUNT_F_EMPTY_PATH */), "move_mount");
-        must(!umount2(inner, 0), "umount of what was moved");
         close(fs);
         close(made);
+        must(!umount2(inner, 0), "umount of what was moved");
     }
     printf("{}\n");
 }
