@@ -20,9 +20,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from collectors.publisher import Publisher
-from collectors.scrapers import pprof
+from collectors.scrapers import files, pprof
 from collectors.scrapers.scraper import Scrapers
-from collectors.scrapers.settings import ScrapeTarget
+from collectors.scrapers.settings import DiscoverySettings, ScrapeTarget
 from collectors.spool import Spool
 from deploy.broker import free_port
 from runtime.settings import KafkaSettings, Secret
@@ -133,9 +133,9 @@ class Published:
 
 
 @contextlib.contextmanager
-def scraping(*targets, publish):
+def scraping(*targets, publish, **sources):
     registry = CollectorRegistry()
-    scrapers = Scrapers(targets, publish, registry)
+    scrapers = Scrapers(targets, publish, registry, **sources)
     scrapers.start()
     try:
         yield scrapers, lambda name, **labels: registry.get_sample_value(f"perfstream_scraper_{name}", labels) or 0
@@ -199,6 +199,63 @@ def test_growth_is_exact_over_scrapes_and_over_a_restart_of_the_target(gopprof):
         assert all(start < end for _, _, _, start, end, *_ in calls)
         # Each growth begins where the one before ended.
         assert [call[4] for call in calls[:-1]] == [call[3] for call in calls[1:]]
+
+
+def test_a_target_that_leaves_its_file_and_returns_loses_nothing_and_counts_once(gopprof, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "REFRESH_S", 0.1)
+    published, first, second = Published(), tmp_path / "a.json", tmp_path / "b.json"
+
+    def write(path, service, *addresses):
+        labels = {"service": service, "profiles": "mutex=1"}
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps([{"targets": addresses, "labels": labels}]))
+        partial.replace(path)
+
+    def services():
+        return Counter(call[2].column("service")[0].as_py() for call in list(published.calls) if call[2].num_rows)
+
+    with running(gopprof) as go:
+        recorder = Recorder(go)
+        with served(recorder) as address:
+            source = files.FileTargets(DiscoverySettings((str(tmp_path / "*.json"),)), CollectorRegistry())
+            with scraping(publish=published, sources=[source]) as (_scrapers, metric):
+                series = {"target": f"http://{address}", "profile": "mutex"}
+                write(first, "one", address)
+                until(lambda: services()["one"] >= 1)
+                # Named twice, and nothing twice: the first file's labels count.
+                write(second, "two", address)
+                until(lambda: metric("targets", source="file") == 2)
+                before = services()["one"]
+                until(lambda: services()["one"] > before)
+                # Out of one file, still in the other.
+                write(first, "one")
+                until(lambda: services()["two"] >= 1)
+                write(second, "two")
+                until(lambda: not metric("scrapes_total", **series))
+                asked = len(recorder.seen["mutex"])
+                time.sleep(1.5)  # longer than its interval
+                assert len(recorder.seen["mutex"]) == asked
+                write(first, "three", address)
+                until(lambda: services()["three"] >= 1)
+    assert set(services()) == {"one", "two", "three"}
+    taken = recorder.seen["mutex"][: len(published.calls) + 1]
+    expected = totals(taken[-1], RENAMED["mutex"])
+    expected.subtract(totals(taken[0], RENAMED["mutex"]))
+    assert {key: value for key, value in published.sums().items() if value} == {k: v for k, v in expected.items() if v}
+    # Each growth begins where the one before ended, over the pause as well.
+    assert [call[4] for call in published.calls[:-1]] == [call[3] for call in published.calls[1:]]
+
+
+def test_more_targets_than_there_is_room_for_are_left_out_and_said(go, tmp_path, caplog):
+    listed = [{"targets": [go, "127.0.0.1:1", "127.0.0.1:2"], "labels": {"profiles": "goroutine=1"}}]
+    (tmp_path / "a.json").write_text(json.dumps(listed))
+    source = files.FileTargets(DiscoverySettings((str(tmp_path / "*.json"),)), CollectorRegistry())
+    published = Published()
+    with scraping(one(f"http://{go}", service="fixed"), publish=published, sources=[source], most=1) as (_s, metric):
+        until(lambda: published.of("goroutine") and published.of("inuse_space"))
+        assert (metric("targets", source="file"), metric("targets_left_out", source="file")) == (1, 2)
+        assert metric("scrapes_total", target="http://127.0.0.1:1", profile="goroutine") == 0
+    assert caplog.text.count("too many targets") == 1
 
 
 BAD = {
