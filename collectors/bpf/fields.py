@@ -79,8 +79,6 @@ SIGNAL = {"OFF_SIGINFO_CODE": "kernel_siginfo.si_code"}
 
 BIND = {"OFF_SK_DEVICE": "sock.__sk_common.skc_bound_dev_if"}
 
-BIND = {"OFF_SK_DEVICE": "sock.__sk_common.skc_bound_dev_if"}
-
 FILES = {
     "OFF_TASK_FILES": "task_struct.files",
     "OFF_FILES_FDT": "files_struct.fdt",
