@@ -94,6 +94,8 @@ ALL = (
     Entry("top_tcp", "bytes by process and TCP connection", "top.tcp:TopTcp", "top", "tcp", always_on=False),
     Entry("top_blockio", "block I/O by process", "top.blockio:TopBlockIo", "top", "blockio", always_on=False),
     Entry("top_syscalls", "system calls by process", "top.syscalls:TopSyscalls", "top", "syscalls", always_on=False),
+    Entry("snapshot_process", "processes now", "snapshot.process:SnapshotProcess", "snapshot", "process", False),
+    Entry("snapshot_socket", "TCP and UDP sockets now", "snapshot.socket:SnapshotSocket", "snapshot", "socket", False),
 )
 BY_NAME = {entry.name: entry for entry in ALL}
 

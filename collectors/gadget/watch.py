@@ -151,7 +151,8 @@ def snapshot(name: str, selected: Selected, sort: str | None, output: str, argum
     known = kind.columns.names
     columns = choose(output, known, (*kind.shown, *(("arguments",) if arguments and "arguments" in known else ())))
     by = names(sort, known) if sort else None
-    found = selected.filters().apply(kind(Workloads(), arguments=arguments).take())
+    asked = arguments or "arguments" in (*(columns or ()), *(by or ()))
+    found = selected.filters().apply(kind(Workloads(), arguments=asked).take())
     if by:
         found = ordered(found, by)
     if columns is None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import DTypeLike, NDArray
 
 from collectors.base import CommOnly, WorkloadResolver
@@ -84,9 +85,10 @@ def who(
     workloads: WorkloadResolver, pids: NDArray[np.uint32], cgroups: NDArray[np.uint64], uids: NDArray[np.uint32],
     comms: list[str],
 ) -> dict[str, pa.Array]:  # fmt: skip
-    """Return the columns of ``WHO``, each as long as the arguments."""
+    """Return the columns of ``WHO``, each as long as the arguments; number 0 is nobody."""
     columns = workloads.columns(pids, cgroups, comms)
     texts = {name: columns[name].cast(pa.string()) for name in WORKLOAD}
+    texts["service"] = pc.if_else(pa.array(pids == 0), pa.array(comms, pa.string()), texts["service"])
     return texts | {"pid": pa.array(pids), "uid": pa.array(uids), "comm": pa.array(comms, pa.string())}
 
 

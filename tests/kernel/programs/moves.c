@@ -183,10 +183,25 @@ static void futexes(void)
     printf("{\"timed_out_ns\": %llu}\n", took);
 }
 
+static void *sit(void *nothing)
+{
+    pause();
+    return nothing;
+}
+
+/* threads COUNT: that do nothing */
+static void threads(void)
+{
+    pthread_t thread;
+    for (int i = 0; i < argument(0); i++)
+        pthread_create(&thread, NULL, sit, NULL);
+    printf("{}\n");
+}
+
 int main(int count, char **words)
 {
     static const struct { const char *name; void (*run)(void); } verbs[] = {
-        {"files", files}, {"tcp", tcp}, {"calls", calls}, {"work", work}, {"futex", futexes},
+        {"files", files}, {"tcp", tcp}, {"calls", calls}, {"work", work}, {"futex", futexes}, {"threads", threads},
     };
     char line[16];
     if (count < 2)
