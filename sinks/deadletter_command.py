@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from runtime.settings import KafkaSettings, load
-from streams.schema.errors import SchemaError, SettingsError, UsageError
+from runtime import kafka_command
+from streams.schema.errors import SchemaError, UsageError
 
 if TYPE_CHECKING:
     from sinks.deadletter import DeadLetters, Entry, Filter
@@ -25,22 +24,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _MOST = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    kafka: KafkaSettings = field(default_factory=KafkaSettings)
-    topic_prefix: str = ""
-
-
-def _connection(command: Callable[..., None]) -> Callable[..., None]:
-    for option in (
-        click.option("--topic-prefix", help="Stands before each topic's name."),
-        click.option("--kafka", help="Kafka's bootstrap servers; default: settings, then the stack that runs here."),
-        click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="TOML file of settings."),
-    ):
-        command = option(command)
-    return command
 
 
 def _filters(command: Callable[..., None]) -> Callable[..., None]:
@@ -62,7 +45,7 @@ def deadletter() -> None:
 
 
 @deadletter.command("list")
-@_connection
+@kafka_command.options
 @_filters
 @click.option("-n", "n", type=click.IntRange(1, _MOST), default=50, show_default=True, help="The newest so many.")
 @click.option("--by", type=click.Choice(["reason", "topic"]), help="Count them instead.")
@@ -86,7 +69,7 @@ def list_(n: int, by: str | None, form: str, reason: str, topic: str, since: str
 
 
 @deadletter.command()
-@_connection
+@kafka_command.options
 @click.argument("place")
 @click.option("--bytes", "shown", type=click.IntRange(0, 1 << 20), default=256, show_default=True, help="Shown of it.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the whole payload there.")
@@ -133,7 +116,7 @@ def show(place: str, shown: int, output: Path | None, form: str, **where: Any) -
 
 
 @deadletter.command()
-@_connection
+@kafka_command.options
 @click.argument("places", nargs=-1)
 @_filters
 @click.option("--all", "everything", is_flag=True, help="Every letter that is there.")
@@ -202,28 +185,13 @@ def _since(text: str) -> int:
 def _run(where: dict[str, Any], work: Callable[[DeadLetters], Coroutine[Any, Any, T]]) -> T:
     from sinks import deadletter as box
 
-    settings = load(_Settings, where["config"])
-    kafka, prefix = settings.kafka, where["topic_prefix"]
-    if where["kafka"]:
-        kafka = replace(kafka, bootstrap_servers=where["kafka"])
-    elif "PERFSTREAM_KAFKA_BOOTSTRAP_SERVERS" not in os.environ and kafka == KafkaSettings():
-        kafka = replace(kafka, bootstrap_servers=_local())
+    found = kafka_command.find(where["config"], where["kafka"], where["topic_prefix"])
 
     async def main() -> T:
-        prefix_ = settings.topic_prefix if prefix is None else prefix
-        async with box.opened(kafka.client_options(), prefix_, _Progress()) as opened:
+        async with box.opened(found.kafka.client_options(), found.topic_prefix, _Progress()) as opened:
             return await work(opened)
 
     return asyncio.run(main())
-
-
-def _local() -> str:
-    from runtime import workdir
-
-    try:
-        return workdir.read().kafka
-    except SettingsError as error:
-        raise SettingsError(str(error).replace("--dsn", "--kafka")) from error
 
 
 class _Progress:

@@ -1,25 +1,24 @@
-"""``perfstream gadget``: trace and profile this machine live, with the very collectors that the agent runs."""
+"""``perfstream gadget``: trace and profile this machine live, with the very collectors that the agent runs; or all."""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
 from collectors.gadget import watch
-from runtime.stopping import until_asked
+from runtime import kafka_command
 from streams.schema.errors import UsageError
 
 F = Callable[..., Any]
-SECOND = 1_000_000_000
 
 
 @click.group()
 def gadget() -> None:
-    """Trace, profile or watch this machine live. Needs root; no Kafka and no store."""
+    """Trace, profile or watch this machine live: needs root, no Kafka, no store. With --cluster, every node."""
 
 
 gadget.add_command(watch.top)
@@ -70,9 +69,20 @@ def _filters(command: F) -> F:
     return command
 
 
+def _of_the_cluster(command: F) -> F:
+    command = kafka_command.options(command)
+    for option in (
+        click.option("--node", default="", help="With --cluster: only this node."),
+        click.option("--cluster", is_flag=True, help="Follow every node's rows on Kafka instead of watching this one."),
+    ):
+        command = option(command)
+    return command
+
+
 @gadget.command()
 @click.argument("name", type=click.Choice(_names("trace")))
 @_filters
+@_of_the_cluster
 @click.option("--pid", type=int, help="Only this process.")
 @click.option("--uid", type=int, help="Only this user.")
 @click.option("--comm", default="", help="Only commands of this name.")
@@ -93,47 +103,38 @@ def trace(
     min_latency: str,
     output: str,
     timeout: float,
+    cluster: bool,
+    node: str,
+    config: Path | None,
+    kafka: str | None,
+    topic_prefix: str | None,
 ) -> None:
     """Show each event as it happens, until Ctrl-C or --timeout; then how many, and how many were lost."""
-    from collectors.catalogue import Shared, of_verb
-    from collectors.events import EventCollector
+    from collectors.catalogue import of_verb
+    from collectors.gadget import tracing
     from collectors.gadget.filters import Filters, duration_ns
     from collectors.gadget.output import Printer
-    from collectors.settings import AgentOptions
-    from collectors.symbols import Symbolizer
     from collectors.wanted import Wanted
-    from collectors.workload import Workloads
     from streams.schema.messages import EVENT
 
-    # What the kernel knows is looked at there; what only the node knows, here.
-    in_kernel = Wanted(pid, uid, comm, failed, duration_ns(min_latency) if min_latency else 0)
+    least = duration_ns(min_latency) if min_latency else 0
+    known = [name for name in ("cluster", "node", *EVENT.names) if not name.endswith("_ns")]
+    printer = Printer(output, known, nodes=cluster)
+    if cluster:
+        everything = Filters(namespace, pod, container, service, comm, pid, uid, failed, least, node)
+        where = kafka_command.find(config, kafka, topic_prefix)
+        tracing.cluster(of_verb("trace")[name], where, everything, printer, timeout)
+        return
+    if node:
+        raise UsageError("--node goes with --cluster; without it this node is watched")
     wanted = Filters(namespace, pod, container, service)
-    printer = Printer(output, [name for name in EVENT.names if not name.endswith("_ns")])
-    collector = of_verb("trace")[name].load().make(Shared(Workloads(), Symbolizer(), AgentOptions()), in_kernel)
-    assert isinstance(collector, EventCollector)
-    stop = until_asked()
-    collector.start(live=True)
-    try:
-        printer.heading()
-        deadline = time.monotonic() + timeout if timeout else float("inf")
-        seen = shown = 0
-        while not stop.is_set() and (left := deadline - time.monotonic()) > 0:
-            records = collector.poll(min(left, 0.2))
-            if not len(records):
-                continue
-            collector.observe(records)
-            rows = wanted.apply(collector.rows(records))
-            seen, shown = seen + len(records), shown + rows.num_rows
-            if rows.num_rows:
-                printer.rows(rows)
-        click.echo(f"{seen:,} events, {shown:,} shown, {collector.lost():,} lost", err=True)
-    finally:
-        collector.close()
+    tracing.here(of_verb("trace")[name], Wanted(pid, uid, comm, failed, least), wanted, printer, timeout)
 
 
 @gadget.command()
 @click.argument("name", type=click.Choice(_names("profile")))
 @_filters
+@_of_the_cluster
 @click.option("--pid", type=int, help="Only this process.")
 @click.option("-o", "output", type=click.Choice(["columns", "json"]), default="columns", show_default=True)
 @click.option("--interval", type=click.FloatRange(0.1), help="Print and begin anew every so many seconds.")
@@ -148,38 +149,29 @@ def profile(
     output: str,
     interval: float | None,
     timeout: float,
+    cluster: bool,
+    node: str,
+    config: Path | None,
+    kafka: str | None,
+    topic_prefix: str | None,
 ) -> None:
     """Count latencies in the kernel, until Ctrl-C or --timeout; then show their distribution."""
-    from collectors.catalogue import Shared, of_verb
-    from collectors.gadget import histogram
+    from collectors.catalogue import of_verb
+    from collectors.gadget import counting, histogram
     from collectors.gadget.filters import Filters
-    from collectors.settings import AgentOptions
-    from collectors.symbols import Symbolizer
     from collectors.wanted import Wanted
-    from collectors.workload import Workloads
 
     if timeout and interval and interval > timeout:
         raise UsageError("--interval is longer than --timeout")
-    wanted = Filters(namespace, pod, container, service)
-    shared = Shared(Workloads(), Symbolizer(), AgentOptions())
-    collector = of_verb("profile")[name].load().make(shared, Wanted(pid))
-    stop = until_asked()
-    collector.start()
-    began = time.time_ns()
-    try:
-        click.echo(f"counting {name}; Ctrl-C shows it", err=True)
-        deadline = time.monotonic() + timeout if timeout else float("inf")
-        while not stop.is_set() and (left := deadline - time.monotonic()) > 0:
-            stop.wait(min(left, interval or left, 3600))
-            if not interval and not stop.is_set() and time.monotonic() < deadline:
-                continue
-            now = time.time_ns()
-            batch = collector.collect(began, now)
-            began = now
-            rows = wanted.apply(batch.batch) if batch else None
-            if rows is not None and rows.num_rows:
-                (histogram.print_json if output == "json" else histogram.print_table)(rows)
-            events, lost = (batch.events, batch.lost) if batch else (0, 0)
-            click.echo(f"{events:,} events, {lost:,} lost", err=True)
-    finally:
-        collector.close()
+    entry = of_verb("profile")[name]
+    show = histogram.print_json if output == "json" else histogram.print_table
+    if cluster:
+        if pid is not None:
+            raise UsageError("what is published is by workload, not by process: --pid does not go with --cluster")
+        where = kafka_command.find(config, kafka, topic_prefix)
+        wanted = Filters(namespace, pod, container, service, node=node)
+        counting.cluster(entry, where, wanted, show, interval, timeout)
+        return
+    if node:
+        raise UsageError("--node goes with --cluster; without it this node is watched")
+    counting.here(entry, Wanted(pid), Filters(namespace, pod, container, service), show, interval, timeout)

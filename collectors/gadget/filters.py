@@ -40,11 +40,12 @@ class Filters:
     uid: int | None = None
     failed: bool = False
     min_latency_ns: int = 0
+    node: str = ""
 
     def apply(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Return the rows that are wanted; a condition on a column that the schema lacks is left out."""
         keep = np.ones(rows.num_rows, dtype=bool)
-        for name in ("namespace", "pod", "container", "service", "comm"):
+        for name in ("node", "namespace", "pod", "container", "service", "comm"):
             wanted = getattr(self, name)
             if wanted and name in rows.schema.names:
                 keep &= pc.equal(rows.column(name).cast(pa.string()), wanted).to_numpy(zero_copy_only=False)

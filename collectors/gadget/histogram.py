@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from collectors.gadget.output import plain, short
 from streams.schema.histogram import quantile
+from streams.schema.messages import WORKLOAD
 
 _SHOWN = 20
+_KEY = ("cluster", "node", *WORKLOAD, "probe", "operation")
 
 
 def print_json(rows: pa.RecordBatch) -> None:
@@ -47,6 +49,27 @@ def print_table(rows: pa.RecordBatch) -> None:
     click.echo("")
     for line in bars(objects):
         click.echo(line)
+
+
+def merged(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch | None:
+    """Return rows of many intervals added up: one for each node, workload and operation; None when there are none."""
+    sums: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for each in (row for batch in batches for row in batch.to_pylist()):
+        key = tuple(each[name] for name in _KEY)
+        found = sums.setdefault(key, {**each, "buckets": [], "counts": [], "count": 0, "sum_ns": 0, "max_ns": 0})
+        found["buckets"] += each["buckets"]
+        found["counts"] += each["counts"]
+        found["count"] += each["count"]
+        found["sum_ns"] += each["sum_ns"]
+        found["max_ns"] = max(found["max_ns"], each["max_ns"])
+        found["time_ns"] = min(found["time_ns"], each["time_ns"])
+        found["period"] = max(found["period"], each["period"])
+    for found in sums.values():
+        buckets, at = np.unique(np.array(found["buckets"], np.uint16), return_inverse=True)
+        counts = np.zeros(len(buckets), np.uint64)
+        np.add.at(counts, at, np.array(found["counts"], np.uint64))
+        found["buckets"], found["counts"] = buckets.tolist(), counts.tolist()
+    return pa.RecordBatch.from_pylist(list(sums.values()), schema=batches[0].schema) if sums else None
 
 
 def bars(objects: list[dict[str, Any]]) -> Iterator[str]:

@@ -17,7 +17,8 @@ from streams.schema.errors import UsageError
 
 _EVENT_COLUMNS = ("time", "service", "comm", "pid", "ppid", "uid", "result", "latency", "detail")
 _WIDTHS = {
-    "time": 12, "namespace": 16, "pod": 24, "container": 12, "service": 20, "version": 12, "comm": 16, "pid": 7,
+    "time": 12, "node": 16, "cluster": 12,
+    "namespace": 16, "pod": 24, "container": 12, "service": 20, "version": 12, "comm": 16, "pid": 7,
     "ppid": 7, "uid": 6, "result": 13, "latency": 9, "kind": 10,
 }  # fmt: skip
 _RIGHT = frozenset({"pid", "ppid", "uid", "latency"})
@@ -40,11 +41,14 @@ def short(ns: float) -> str:
 
 
 class Printer:
-    """Prints rows of events as they come: ``form`` is ``columns``, ``columns=a,b,...`` or ``json``."""
+    """Prints rows of events as they come: ``form`` is ``columns``, ``columns=a,b,...`` or ``json``.
 
-    def __init__(self, form: str, known: Sequence[str]) -> None:
+    ``nodes`` shows which node a row is of.
+    """
+
+    def __init__(self, form: str, known: Sequence[str], *, nodes: bool = False) -> None:
         self._json = form == "json"
-        self._columns: tuple[str, ...] = _EVENT_COLUMNS
+        self._columns: tuple[str, ...] = ("time", "node", *_EVENT_COLUMNS[1:]) if nodes else _EVENT_COLUMNS
         self._headed = False
         if form.startswith("columns="):
             allowed = {*known, *_EVENT_COLUMNS}
@@ -67,9 +71,13 @@ class Printer:
         sys.stdout.flush()
 
     def heading(self) -> None:
-        """Print the heading once, so that a quiet gadget shows that it runs."""
-        if not self._json and not self._headed:
-            self._headed = True
+        """Print the heading once, so that a quiet gadget shows that it runs; of JSON, say so on standard error."""
+        if self._headed:
+            return
+        self._headed = True
+        if self._json:
+            click.echo("tracing; Ctrl-C ends it", err=True)
+        else:
             click.secho(self._line({name: name.upper() for name in self._columns}), bold=True)
 
     def _line(self, cells: Mapping[str, str]) -> str:
