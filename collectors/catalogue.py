@@ -33,7 +33,7 @@ class Entry:
 
     ``where`` is ``module:Class`` below ``collectors``; the class has ``make(shared)``. ``verb`` is the gadget command
     that shows it live (``trace``, ``profile``, ``top``, ``snapshot``), "" when there is none; ``gadget`` its name
-    there when that is another one. ``always_on``: the agent runs it unless told otherwise; the others only where
+    there when that is another one, ``also`` a second name there. ``always_on``: the agent runs it unless told otherwise; the others only where
     ``agent.collectors`` names them or on demand. A class of an entry that ``scales`` has ``relieve(options, effort)``,
     which gets the share (0 to 1) of its full effort; the agent stops those that have ``stops`` when nothing else keeps
     its budget.
@@ -47,6 +47,7 @@ class Entry:
     always_on: bool = True
     scales: bool = False
     stops: bool = False
+    also: str = ""
 
     @property
     def shown_as(self) -> str:
@@ -77,8 +78,17 @@ ALL = (
     ),
     Entry("blockio", "block I/O latency, by device and operation", "profile.blockio:BlockLatency", "profile"),
     Entry(
-        "syscall", "system call latency, by call", "profile.syscalls:SyscallLatency", "profile", scales=True, stops=True
+        "syscall",
+        "system call latency, by call",
+        "profile.syscalls:SyscallLatency",
+        "profile",
+        scales=True,
+        stops=True,
+        also="syscalls",
     ),
+    Entry("softirq", "soft interrupts, time", "profile.softirq:SoftIrqLatency", "profile", "", False, scales=True),
+    Entry("hardirq", "device interrupts, time", "profile.hardirq:HardIrqLatency", "profile", "", False, scales=True),
+    Entry("futex", "waits for locks, by outcome", "profile.futex:FutexLatency", "profile", "", False, scales=True),
     Entry("exec", "programs started, with result", "trace.exec:Exec", "trace"),
     Entry("exit", "processes ended, with status and life time", "trace.exit:Exit", "trace"),
     Entry("tcpconnect", "TCP connections opened, with latency and result", "trace.tcpconnect:TcpConnect", "trace"),
@@ -102,7 +112,7 @@ BY_NAME = {entry.name: entry for entry in ALL}
 
 def of_verb(verb: str) -> dict[str, Entry]:
     """Return the gadgets of one command by the names that it knows them under."""
-    return {entry.shown_as: entry for entry in ALL if entry.verb == verb}
+    return {name: entry for entry in ALL if entry.verb == verb for name in (entry.shown_as, entry.also) if name}
 
 
 def chosen(names: tuple[str, ...]) -> tuple[Entry, ...]:

@@ -112,7 +112,9 @@ def test_short_durations(ns, text):
 
 def test_the_command_offers_what_the_catalogue_holds():
     for verb in ("trace", "profile"):
-        assert sorted(_names(verb)) == sorted(entry.shown_as for entry in ALL if entry.verb == verb)
+        entries = [entry for entry in ALL if entry.verb == verb]
+        assert sorted(_names(verb)) == sorted(name for each in entries for name in (each.shown_as, each.also) if name)
+    assert _names("profile").index("syscalls") == _names("profile").index("syscall") + 1
     listed = json.loads(CliRunner().invoke(gadget, ["list", "--format", "json"]).output)
     assert len(listed) == len(ALL)
     assert "trace exec" in CliRunner().invoke(gadget, ["list"]).output
