@@ -21,7 +21,7 @@ if [ "$want" = test ]; then
     packages+=(
         "g++:g++" "make:make" "iproute2:ip" "curl:curl" "chromium:chromium"
         "bpftrace:bpftrace" "systemd:systemd-analyze" "bpfcc-tools:/usr/sbin/profile-bpfcc" "golang-go:go" "rustc:rustc" "nodejs:node" "npm:npm"
-        "openjdk-17-jdk-headless:javac"
+        "openjdk-17-jdk-headless:javac" "etcd-server:etcd"
     )
 fi
 
@@ -47,7 +47,15 @@ if [ ${#missing[@]} -gt 0 ]; then
     fi
     say "installing ${missing[*]}"
     apt-get update -qq
+    # Tests start the programs that they need: none of them is to become a daemon of this machine.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod +x "$policy"
+        trap 'rm -f "$policy"' EXIT
+    fi
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    case " ${missing[*]} " in *" etcd-server "*) update-rc.d etcd disable >/dev/null ;; esac
 fi
 
 stamp=.venv/.installed

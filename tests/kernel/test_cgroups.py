@@ -2,6 +2,7 @@
 
 import contextlib
 import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -131,3 +132,17 @@ def test_processes_that_live_a_moment_in_a_cgroup_that_is_gone_before_they_are_r
 
 def mine(taken):
     return [row for row in taken.rows if row["detail"] == "/bin/true" and row["pod"] == "pod-1"]
+
+
+def test_what_the_agent_keeps_of_its_rights_is_enough(v2):
+    code = (
+        "import sys; from collectors import privileges; privileges.drop();"
+        "from collectors.cgroup_ids import CgroupIds; from pathlib import Path;"
+        "ids = CgroupIds(Path(sys.argv[1])); print(ids.place(int(sys.argv[2])).container_id, ids._refused)"
+    )
+    with cgroup(v2, f"docker/{ID}") as directory:
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(v2), str(directory.stat().st_ino)], capture_output=True, text=True,
+            timeout=60, cwd=Path(__file__).parents[2], check=True,
+        )  # fmt: skip
+    assert done.stdout.split() == [ID, "False"]
