@@ -113,21 +113,27 @@ async def lines(url: str, access: Access, timeout_s: float, idle_s: float, bound
     Raises:
         TargetUnavailableError: as ``fetch``; ``timeout`` also when nothing came for ``idle_s``.
     """
+    begun = False
     with explained(timeout_s):
-        async with asyncio.timeout(timeout_s) as limit, _asked(urlsplit(url), access) as (reader, head):
-            if head.status != 200:
-                raise await _refused(reader, head, access)
-            rest = bytearray()
-            limit.reschedule(asyncio.get_running_loop().time() + idle_s)
-            async for piece in _pieces(reader, head, 1 << 62):
+        try:
+            async with asyncio.timeout(timeout_s) as limit, _asked(urlsplit(url), access) as (reader, head):
+                if head.status != 200:
+                    raise await _refused(reader, head, access)
+                begun, rest = True, bytearray()
                 limit.reschedule(asyncio.get_running_loop().time() + idle_s)
-                *whole, last = piece.split(b"\n")
-                for part in whole:
-                    yield bytes(rest + part)
-                    rest.clear()
-                rest += last
-                if len(rest) > bound:
-                    raise _too_large(bound)
+                async for piece in _pieces(reader, head, 1 << 62):
+                    limit.reschedule(asyncio.get_running_loop().time() + idle_s)
+                    *whole, last = piece.split(b"\n")
+                    for part in whole:
+                        yield bytes(rest + part)
+                        rest.clear()
+                    rest += last
+                    if len(rest) > bound:
+                        raise _too_large(bound)
+        except TimeoutError:
+            if not begun:
+                raise
+            raise TargetUnavailableError(f"nothing came for {idle_s:g} s", "timeout") from None
 
 
 @contextlib.contextmanager

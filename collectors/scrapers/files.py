@@ -165,7 +165,12 @@ def _target(address: str, labels: Mapping[str, str], settings: DiscoverySettings
 
 
 def _named(ours: str, labels: Mapping[str, str]) -> str:
-    return next((labels[name][:_LONGEST] for name in _NAMES[ours] if labels.get(name)), "")
+    name = next((name for name in _NAMES[ours] if labels.get(name)), None)
+    if name is None:
+        return ""
+    if not labels[name].isprintable():
+        raise SettingsError(f"the label {name} holds what cannot be printed")
+    return labels[name][:_LONGEST]
 
 
 def _profiles(text: str) -> Mapping[str, str | int]:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import ssl
 import subprocess
 import time
@@ -89,6 +90,14 @@ class Kube:
     def kill_server(self):
         self._server.kill()
         self._server.wait()
+
+    @contextlib.contextmanager
+    def standing_still(self):
+        self._server.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._server.send_signal(signal.SIGCONT)
 
     def stop(self):
         for process in (self._server, self._etcd):

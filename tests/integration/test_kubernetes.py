@@ -109,6 +109,7 @@ def test_one_list_and_one_watch_follow_the_pods_of_this_node_only(kube, namespac
 def test_a_watch_that_the_server_ends_goes_on_without_another_list(kube, namespace, unique, tmp_path, monkeypatch):
     monkeypatch.setattr(watching, "_WATCH_S", 2)
     with Watch(kube, tmp_path, unique) as watch:
+        assert watch.watch.wait(20)
         for number in range(3):
             watches = watch.metric("watches_total")
             kube.pod(namespace, f"p{number}", unique)
@@ -136,6 +137,20 @@ def test_the_pods_stay_while_the_server_is_away_and_follow_when_it_is_back(kube,
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len([text for text in said if "no connection" in text]) == 1
     assert ADMIN not in caplog.text
+
+
+def test_a_server_that_stands_still_is_noticed(kube, namespace, unique, tmp_path, monkeypatch):
+    monkeypatch.setattr(watching, "_IDLE_S", 0.5)
+    monkeypatch.setattr(watching, "_ANSWER_S", 1.0)
+    kube.pod(namespace, "before", unique)
+    with Watch(kube, tmp_path, unique) as watch:
+        assert watch.watch.wait(20)
+        with kube.standing_still():
+            until(lambda: "no whole answer within 1 s" in watch.watch.trouble)
+            assert watch.names() == ["before"]
+        kube.pod(namespace, "after", unique)
+        until(lambda: watch.names() == ["after", "before"])
+        until(lambda: watch.watch.trouble == "")
 
 
 def test_a_version_that_the_server_no_longer_knows_makes_it_list_again(kube, namespace, unique, tmp_path):
