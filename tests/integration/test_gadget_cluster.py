@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -36,25 +37,36 @@ def agents(broker, unique, topics, tmp_path):
         yield
 
 
-@contextlib.contextmanager
-def gadget(*arguments, ready):
-    """A gadget that misses nothing from now on: it says so by its heading, or on standard error."""
-    process = subprocess.Popen([*GADGET, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        stream = process.stdout if ready == "heading" else process.stderr
-        assert stream.readline(), process.stderr.read()
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+class Gadget:
+    """A gadget as a process, its output in a file."""
 
+    def __init__(self, path, *arguments):
+        self.path = path
+        with path.open("wb") as out:
+            self.process = subprocess.Popen([*GADGET, *arguments], stdout=out, stderr=subprocess.PIPE, text=True)
 
-def ended(process):
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=15)
-    assert process.returncode == 0, err
-    return out, err
+    def __enter__(self):
+        # It misses nothing from now on: it says so by its heading, or on standard error.
+        Agent.until(lambda: self.lines() or select.select([self.process.stderr], [], [], 0)[0])
+        return self
+
+    def lines(self):
+        return self.path.read_text().splitlines()
+
+    def rows(self):
+        return [json.loads(line) for line in self.lines()]
+
+    def end(self):
+        """Press Ctrl-C; return what it says."""
+        self.process.send_signal(signal.SIGINT)
+        _, said = self.process.communicate(timeout=15)
+        assert self.process.returncode == 0, said
+        return said
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
 
 
 def corrupt(broker, prefix):
@@ -67,42 +79,46 @@ def corrupt(broker, prefix):
     asyncio.run(send())
 
 
-def test_every_node_is_shown_with_the_rows_that_it_shows_itself(broker, unique, agents, known):
+def test_every_node_is_shown_with_the_rows_that_it_shows_itself(broker, unique, agents, known, tmp_path):
     where = ("--cluster", "--kafka", broker.address, "--topic-prefix", unique, "--service", unique)
+    trace, json_ = ("trace", "exec"), ("-o", "json")
     with (
-        gadget("trace", "exec", "-o", "json", "--service", unique, ready="stderr") as here,
-        gadget("trace", "exec", *where, ready="heading") as table,
-        gadget("trace", "exec", "-o", "json", *where, ready="stderr") as everywhere,
-        gadget("trace", "exec", "-o", "json", *where, "--node", "n2", ready="stderr") as second,
-        gadget("profile", "syscall", *where, "-o", "json", ready="stderr") as calls,
+        Gadget(tmp_path / "here", *trace, *json_, "--service", unique) as here,
+        Gadget(tmp_path / "table", *trace, *where) as table,
+        Gadget(tmp_path / "everywhere", *trace, *json_, *where) as everywhere,
+        Gadget(tmp_path / "second", *trace, *json_, *where, "--node", "n2") as second,
+        Gadget(tmp_path / "calls", "profile", "syscall", *where, *json_) as calls,
     ):
         corrupt(broker, unique)
         with Known(known, "exec", RUNS, FAILING, service=unique) as program:
             program.run()
-            time.sleep(3.5)
-            lines, said = ended(table)
-            counted, _ = ended(calls)
-            rows = {name: [json.loads(line) for line in ended(process)[0].splitlines()]
-                    for name, process in (("here", here), ("everywhere", everywhere), ("second", second))}  # fmt: skip
+            each = RUNS + 1  # the workload's own start, too
+            for one, lines in ((here, each), (table, 2 * each + 1), (everywhere, 2 * each), (second, each)):
+                Agent.until(lambda one=one, lines=lines: len(one.lines()) >= lines)
+            time.sleep(2.5)  # the calls of the last execs are in the next interval, or the one after it
+        said = table.end()
+        for one in (here, everywhere, second, calls):
+            one.end()
 
     def what(found):
         return Counter((row["pid"], row["detail"], row["result"], row["service"], row["comm"]) for row in found)
 
-    assert len(rows["here"]) == RUNS + 1  # the workload's own start, too
-    assert Counter(row["node"] for row in rows["everywhere"]) == {"n1": RUNS + 1, "n2": RUNS + 1}
-    assert {row["cluster"] for row in rows["everywhere"]} == {"c1"}
+    assert len(here.rows()) == RUNS + 1
+    assert Counter(row["node"] for row in everywhere.rows()) == {"n1": RUNS + 1, "n2": RUNS + 1}
+    assert {row["cluster"] for row in everywhere.rows()} == {"c1"}
     for node in ("n1", "n2"):
-        assert what(row for row in rows["everywhere"] if row["node"] == node) == what(rows["here"])
-    assert {row["node"] for row in rows["second"]} == {"n2"}
-    assert what(rows["second"]) == what(rows["here"])
-    assert rows["here"][0].keys() == rows["everywhere"][0].keys()
+        assert what(row for row in everywhere.rows() if row["node"] == node) == what(here.rows())
+    assert {row["node"] for row in second.rows()} == {"n2"}
+    assert what(second.rows()) == what(here.rows())
+    assert here.rows()[0].keys() == everywhere.rows()[0].keys()
 
-    assert len(lines.splitlines()) == 2 * (RUNS + 1)
-    assert sum(" n1 " in line for line in lines.splitlines()) == RUNS + 1
+    shown = table.lines()[1:]
+    assert len(shown) == 2 * (RUNS + 1)
+    assert sum(" n1 " in line for line in shown) == RUNS + 1
     assert "0 lost, of 2 nodes, 1 records not readable" in said
 
     nodes = ("n1", "n2")
-    waits = {row["node"]: row for row in map(json.loads, counted.splitlines()) if row["operation"] == "wait4"}
+    waits = {row["node"]: row for row in calls.rows() if row["operation"] == "wait4"}
     sums = {node: (row["count"], sum(row["counts"])) for node, row in waits.items()}
     assert sums == dict.fromkeys(nodes, (RUNS, RUNS))
 
