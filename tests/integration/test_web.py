@@ -136,6 +136,45 @@ def test_search_sandwich_and_comparison(page, address, known):
     page.screenshot(path=screenshots() / "web-sandwich.png")
 
 
+def test_a_flame_grows_from_the_bottom_and_is_asked_where_it_is_drawn(page, address, known):
+    drawn = """() => { const c = document.querySelector('main canvas'), p = c.getContext('2d'); const rows = [];
+        for (let y = 6; y < c.height; y += 22 * window.devicePixelRatio)
+            rows.push(p.getImageData(0, y, c.width, 1).data.filter((v, i) => i % 4 === 3 && v).length);
+        return rows; }"""
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    show(page, address, matcher='shop{version="v1.1"}', **times(known))
+    until(lambda: sum(page.evaluate(drawn)) > 0)
+    icicle = page.evaluate(drawn)
+    assert icicle[0] == max(icicle) > icicle[-1]
+    box = page.locator("main canvas").bounding_box()
+
+    def told(row):
+        """Return what is said of the bar in the middle of a row, "" when nothing is."""
+        for near in (9, 11):
+            page.mouse.move(box["x"] + box["width"] / 3 + near, box["y"] + row * box["height"] / len(icicle) + near)
+        found = page.locator("body > *", has_text="Samples:").last
+        return found.inner_text() if found.count() else ""
+
+    until(lambda: told(0).startswith("total"))
+    until(lambda: told(1) and not told(1).startswith("total"))
+    above = told(1)
+    asked = len(requests)
+    page.get_by_label("orientation").select_option("flame")
+    until(lambda: page.evaluate(drawn) == icicle[::-1])
+    assert "flame=1" in page.url
+    assert len(requests) == asked  # nothing is read anew
+    until(lambda: told(len(icicle) - 1).startswith("total"))
+    until(lambda: told(len(icicle) - 2) == above)
+    page.screenshot(path=screenshots() / "web-flame.png")
+    page.goto(page.url)
+    page.wait_for_selector("main canvas")
+    until(lambda: page.evaluate(drawn) == icicle[::-1])
+    page.get_by_label("orientation").select_option("icicle")
+    until(lambda: page.evaluate(drawn) == icicle)
+    assert "flame" not in page.url
+
+
 def test_a_selection_that_cannot_be_read_says_where(page, address, known):
     show(page, address, **times(known))
     box = page.get_by_label("Selection matcher")

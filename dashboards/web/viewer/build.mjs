@@ -22,20 +22,48 @@ const NOTHING = `
   });
   module.exports = nothing;`;
 
-// What the table of the library gets wrong; a build fails when the text is no longer there.
-const MENDED = [
+// What is changed in the library, by file; a build fails when a text is no longer there.
+const MENDED = {
   // A recursive function counts once in its total.
-  ['const label = data.getLabel(i);',
-   `const label = data.getLabel(i);
+  'FlameGraphTopTableContainer.js': [
+    ['const label = data.getLabel(i);',
+     `const label = data.getLabel(i);
     const depth = data.getLevel(i);
     path.length = depth;
     const within = path.includes(label);
     path.push(label);`],
-  ['let filteredTable = {};', 'let filteredTable = {}; const path = [];'],
-  ['filteredTable[label].total + value : value;', 'filteredTable[label].total + (within ? 0 : value) : within ? 0 : value;'],
-  ['filteredTable[label].totalRight + valueRight : valueRight;',
-   'filteredTable[label].totalRight + (within ? 0 : valueRight) : within ? 0 : valueRight;'],
-];
+    ['let filteredTable = {};', 'let filteredTable = {}; const path = [];'],
+    ['filteredTable[label].total + value : value;', 'filteredTable[label].total + (within ? 0 : value) : within ? 0 : value;'],
+    ['filteredTable[label].totalRight + valueRight : valueRight;',
+     'filteredTable[label].totalRight + (within ? 0 : valueRight) : within ? 0 : valueRight;'],
+  ],
+  // A flame grows from the bottom (src/orientation.js). Not in the sandwich view, which has callers above and callees
+  // below, and alone says that nothing collapses.
+  'rendering.js': [
+    ['    collapsedMap\n  } = options;', '    collapsedMap,\n    upright\n  } = options;'],
+    ['(item, x, y, width, height, label, muted) => {',
+     `(item, x, fromTop, width, height, label, muted) => {
+        const y = upright ? (depth - 1) * PIXELS_PER_LEVEL - fromTop : fromTop;`],
+    ['    mutedColor\n  ]);', '    mutedColor,\n    depth,\n    upright\n  ]);'],
+  ],
+  'FlameGraphCanvas.js': [
+    ["import { useMeasure } from 'react-use';", `import { useMeasure } from 'react-use';
+import { useFlame } from 'perfstream/orientation';`],
+    ['const graphRef = useRef(null);', `const graphRef = useRef(null);
+  const upright = useFlame() && direction === "children" && collapsing;`],
+    ['    collapsedMap\n  });', '    collapsedMap,\n    upright\n  });'],
+    ['        collapsedMap\n      );', '        collapsedMap,\n        upright\n      );'],
+    ['          collapsedMap\n        );', '          collapsedMap,\n          upright\n        );'],
+    ['[data, rangeMin, rangeMax, totalViewTicks, root, direction, depth, collapsedMap]',
+     '[data, rangeMin, rangeMax, totalViewTicks, root, direction, depth, collapsedMap, upright]'],
+    ['setMousePosition, root, direction, depth, collapsedMap]',
+     'setMousePosition, root, direction, depth, collapsedMap, upright]'],
+    ['totalTicks, rangeMin, collapsedMap) => {', 'totalTicks, rangeMin, collapsedMap, upright) => {'],
+    ['const levelIndex = Math.floor(pos.y / (PIXELS_PER_LEVEL / window.devicePixelRatio));',
+     `const fromTop = Math.floor(pos.y / (PIXELS_PER_LEVEL / window.devicePixelRatio));
+  const levelIndex = upright ? depth - 1 - fromTop : fromTop;`],
+  ],
+};
 
 const plugin = {
   name: 'perfstream',
@@ -48,9 +76,10 @@ const plugin = {
     b.onLoad({ filter: /moment-timezone.*latest\.json$/ }, () => ({
       contents: '{"version": "", "zones": [], "links": [], "countries": []}', loader: 'json',
     }));
-    b.onLoad({ filter: /FlameGraphTopTableContainer\.js$/ }, (a) => {
+    b.onResolve({ filter: /^perfstream\/orientation$/ }, () => ({ path: path.resolve('src/orientation.js') }));
+    b.onLoad({ filter: /flamegraph.*(FlameGraphTopTableContainer|rendering|FlameGraphCanvas)\.js$/ }, (a) => {
       let text = readFileSync(a.path, 'utf8');
-      for (const [was, becomes] of MENDED) {
+      for (const [was, becomes] of MENDED[path.basename(a.path)]) {
         if (text.split(was).length !== 2) throw new Error(`not there once: ${was}`);
         text = text.replace(was, becomes);
       }

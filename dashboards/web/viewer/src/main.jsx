@@ -4,6 +4,7 @@ import React, { useEffect, useMemo, useState } from 'react';
 import { createRoot } from 'react-dom/client';
 import { createDataFrame, createTheme, FieldType } from '@grafana/data';
 import { FlameGraph } from '@grafana/flamegraph';
+import { turn } from './orientation.js';
 
 const UNITS = { nanoseconds: 'ns', bytes: 'bytes', count: 'short', objects: 'short', share: 'percentunit' };
 const SINCE = ['5m', '15m', '1h', '6h', '1d', '7d', '30d'];
@@ -29,7 +30,7 @@ function read() {
   const given = new URLSearchParams(window.location.search);
   const of = (name, otherwise = '') => given.get(name) ?? otherwise;
   const side = (n) => ({ matcher: of('matcher' + n), since: of('since' + n), from: of('from' + n), to: of('to' + n) });
-  return { type: of('type', 'cpu'), compare: given.has('compare'), sides: [side(''), side('2')] };
+  return { type: of('type', 'cpu'), compare: given.has('compare'), flame: given.has('flame'), sides: [side(''), side('2')] };
 }
 
 function written(state) {
@@ -98,7 +99,6 @@ function App() {
   const [round, again] = useState(0);
   const query = written(state);
   useEffect(() => {
-    window.history.replaceState(null, '', `?${query}`);
     let current = true;
     setShown((was) => ({ ...was, waiting: true, error: '' }));
     ask('choices', query).then((found) => current && setChoices(found)).catch(() => {});
@@ -107,6 +107,10 @@ function App() {
       .catch((error) => current && setShown({ error: error.message }));
     return () => { current = false; };
   }, [query, round]);
+  useEffect(() => {
+    window.history.replaceState(null, '', `?${query}${state.flame ? '&flame=1' : ''}`);
+    turn(state.flame);
+  }, [query, state.flame]);
   const setSide = (n) => (side) => setState({ ...state, sides: state.sides.map((s, at) => (at === n ? side : s)) });
   const data = useMemo(() => shown.graph && frame(shown.graph), [shown.graph]);
   const types = [...new Set([state.type, ...choices.types])].sort();
@@ -121,6 +125,11 @@ function App() {
           setState({ ...state, compare: e.target.checked,
             sides: e.target.checked && !written({ ...state, sides: [state.sides[1]], compare: false }).includes('matcher')
               ? [state.sides[0], { ...state.sides[0] }] : state.sides })} /> compare</label>
+        <label>Drawn as <select aria-label="orientation" value={state.flame ? 'flame' : 'icicle'}
+          onChange={(e) => setState({ ...state, flame: e.target.value === 'flame' })}>
+          <option>icicle</option>
+          <option>flame</option>
+        </select></label>
         <button type="button" onClick={() => again(round + 1)}>Refresh</button>
         <a href={`flamegraph.html?${query}`} title="The same as one file that needs no network, as flame or icicle">As a file</a>
         <output aria-live="polite">{shown.waiting ? 'reading …' : shown.graph?.about}</output>
