@@ -118,17 +118,6 @@ class Kube:
             data = answer.read()
         return data if raw else json.loads(data)
 
-    def compact(self):
-        """Make etcd forget every earlier version."""
-        at = f"http://127.0.0.1:{self.etcd_port}/v3/kv/"
-
-        def post(what, **body):
-            with urllib.request.urlopen(at + what, data=json.dumps(body).encode(), timeout=10) as answer:
-                return json.loads(answer.read())
-
-        revision = post("range", key="AA==")["header"]["revision"]
-        post("compaction", revision=revision, physical=True)
-
     def namespace(self, name):
         self.ask("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
 

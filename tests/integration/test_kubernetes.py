@@ -155,7 +155,9 @@ def test_a_server_that_stands_still_is_noticed(kube, namespace, unique, tmp_path
 
 def test_a_version_that_the_server_no_longer_knows_makes_it_list_again(kube, namespace, unique, tmp_path):
     kube.pod(namespace, "one", unique)
-    kube.compact()
+    # It knows the versions since it began.
+    kube.kill_server()
+    kube.start_server()
     watch = Watch(kube, tmp_path, unique)
     watch.watch._version = "2"
     with watch:
