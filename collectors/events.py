@@ -41,7 +41,10 @@ Attributes = list[tuple[str, str]]
 class ObservesExec(Protocol):
     """A resolver that wants to hear of an exec at once."""
 
-    def observe_exec(self, pid: int, comm: str, path: str = "", ppid: int = 0, cgroup_id: int = 0) -> None:
+    def observe_exec(
+        self, pid: int, comm: str, path: str = "", ppid: int = 0, cgroup_id: int = 0,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         """Take note of an exec."""
 
 
@@ -109,6 +112,14 @@ class EventCollector:
         """Return the detail and the attributes of one record."""
         raise NotImplementedError
 
+    def attach(self, programs: Programs) -> None:
+        """Attach the programs; for those that need to be told where."""
+        programs.attach()
+
+    def arrange(self, records: NDArray[Any]) -> NDArray[Any]:
+        """Return what becomes of new records before anybody sees them; called without any now and then, too."""
+        return records
+
     def start(self, *, live: bool = False) -> None:
         """Load and attach; without ``live`` a thread takes the records as they come.
 
@@ -126,7 +137,7 @@ class EventCollector:
             self._ring = RingBuffer(programs.maps["events"], self.record)
             if not self._wanted.anything:
                 programs.maps["wanted"].update(bytes(4), self._wanted.packed())
-            programs.attach()
+            self.attach(programs)
         except BaseException:
             programs.close()
             raise
@@ -139,7 +150,7 @@ class EventCollector:
         """Wait for records and return them; for live tools, which started it with ``live``."""
         assert self._ring is not None
         self._ring.wait(timeout_s)
-        return self._ring.read()
+        return self.arrange(self._ring.read())
 
     def _take(self) -> None:
         ring = self._ring
@@ -154,7 +165,7 @@ class EventCollector:
         """Take what is in the ring."""
         assert self._ring is not None
         with self._lock:
-            records = self._ring.read()
+            records = self.arrange(self._ring.read())
             if not len(records):
                 return
             self.observe(records)

@@ -8,8 +8,9 @@ The version falls back to the first 12 digits of the executable's GNU build id.
 A process that was never seen alive is told by its cgroup's id, where the kernel has one (cgroup v2), and by its parent.
 A container that the pod source does not know yet is looked up again for a minute.
 
-A process's environment is read for the variables in ``VARIABLES`` only; nothing else of it is kept. Cost: about 0.1 ms
-for a new process, a dictionary look-up and one read of ``stat`` for a known one. Memory: at most ``bound`` identities.
+A process's environment is read for the variables in ``VARIABLES`` only; nothing else of it is kept. What an exec's
+event says of them (``observe_exec``) names a process that was gone at once, too. Cost: about 0.1 ms for a new process,
+a dictionary look-up and one read of ``stat`` for a known one. Memory: at most ``bound`` identities.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class Workload:
     version: str = ""
     heritage: Workload | None = field(default=None, compare=False, repr=False)
     """What a child inherits, where a pod, a variable or a unit names the service. Not part of the identity."""
+    said: bool = field(default=False, compare=False, repr=False)
+    """A variable names the service, so that a child without it has another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,10 @@ class _Known:
     unnamed_until: float = 0.0
     """Until when it is read again: its container was unknown."""
     guess: str = ""
-    """It was gone, and taken for what its ``name`` or its ``parent`` says; "" when that is settled."""
+    """It was gone, and taken for what its ``name``, its ``parent`` or it ``itself`` says; "" when that is settled."""
+    name: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """What is known of ``itself``: its executable's name and its variables."""
 
 
 class Workloads:
@@ -162,7 +168,10 @@ class Workloads:
                     self._known.put(pid, known)
                     self._of_gone(known, cgroup_id, "")
 
-    def observe_exec(self, pid: int, comm: str, path: str = "", ppid: int = 0, cgroup_id: int = 0) -> None:
+    def observe_exec(
+        self, pid: int, comm: str, path: str = "", ppid: int = 0, cgroup_id: int = 0,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         """Take note of an exec: the process may be too short-lived to be read later.
 
         Args:
@@ -172,18 +181,32 @@ class Workloads:
             ppid: the parent, 0 when unknown: where it declares a service (pod, variables, unit), a child that is gone
                 counts as part of it, for all of those are inherited.
             cgroup_id: its cgroup v2 id, 0 when unknown.
+            variables: those of ``VARIABLES`` that it has been given, None when that is unknown.
         """
         with self._lock:
             who = self._identity(pid)
-            read = self._read(pid) if who is not None else None
+            read = self._read(pid, variables) if who is not None else None
             if who is not None and read is not None:
                 self._keep(pid, who, *read, cgroup_id)
                 return
             name = _clean(_base_name(path) or comm)
-            parent = self._declared(ppid)
-            known = _Known(_GONE, parent or Workload(service=name), self._clock(), guess="parent" if parent else "name")
+            known = self._gone(name, ppid, variables)
             self._known.put(pid, known)
             self._of_gone(known, cgroup_id, name)
+
+    def _gone(self, name: str, ppid: int, variables: Mapping[str, str] | None) -> _Known:
+        """Return who a process is that was gone at once, as far as its cgroup does not say more."""
+        parent, now = self._declared(ppid), self._clock()
+        if variables is not None:
+            itself, _ = self._named(CgroupPlace(), variables, name)
+            if parent and not parent.said and (parent.pod or not itself.said):
+                itself = parent  # a pod or a unit names both
+            elif ppid:
+                above = self._lookup(ppid, 0, "")
+                namespace = above.namespace if above.pod else itself.namespace
+                itself = replace(itself, namespace=namespace, pod=above.pod, container=above.container)
+            return _Known(_GONE, itself, now, guess="itself", name=name, variables=variables)
+        return _Known(_GONE, parent or Workload(service=name), now, guess="parent" if parent else "name")
 
     def stats(self) -> dict[str, int]:
         """Return counts for the agent's metrics."""
@@ -222,6 +245,11 @@ class Workloads:
         if not known.guess or not cgroup_id:
             return known.workload
         place, sibling = self._cgroups.place(cgroup_id), self._by_cgroup.get(cgroup_id)
+        if known.guess == "itself":
+            if place is not None and place != CgroupPlace():
+                known.workload, settled = self._named(place, known.variables, known.name)
+                known.guess = "" if settled else "itself"
+            return known.workload
         if place is None and sibling is None:
             return known.workload
         if place is not None and not place.container_id:
@@ -266,7 +294,7 @@ class Workloads:
             return started, 0, 0
         return started, exe.st_dev, exe.st_ino
 
-    def _read(self, pid: int) -> tuple[Workload, bool] | None:
+    def _read(self, pid: int, variables: Mapping[str, str] | None = None) -> tuple[Workload, bool] | None:
         """Return (who a living process is, whether that will stay so); None when it is gone."""
         directory = self._proc / str(pid)
         try:
@@ -277,27 +305,33 @@ class Workloads:
             place = place_of((directory / "cgroup").read_text(errors="replace"))
         except OSError:
             place = place_of("")
-        variables = self._variables(directory)
+        if variables is None:
+            variables = self._variables(directory)
+            if not variables and self._identity(pid) is None:
+                return None  # it ended while we looked; its variables may have been there
+        told, settled = self._named(place, variables, _base_name(exe))
+        return replace(told, version=told.version or self._build_id(directory)), settled
+
+    def _named(self, place: CgroupPlace, variables: Mapping[str, str], name: str) -> tuple[Workload, bool]:
+        """Return (who a process is, whether that will stay so) by its cgroup, its variables, its executable's name."""
         attributes = _attributes(variables.get("OTEL_RESOURCE_ATTRIBUTES", ""))
         found = self._pod(place)
         pod = found or Pod(namespace=attributes.get("service.namespace", ""), pod="")
-        if not variables and self._identity(pid) is None:
-            return None  # it ended while we looked; its variables may have been there
-        declared = (
-            pod.service
-            or variables.get("OTEL_SERVICE_NAME")
+        said = (
+            variables.get("OTEL_SERVICE_NAME")
             or attributes.get("service.name")
             or variables.get("PYROSCOPE_APPLICATION_NAME", "").partition("{")[0]
-            or pod.container
-            or place.unit
         )
-        service = declared or _base_name(exe)
+        declared = pod.service or said or pod.container or place.unit
         version = pod.version or attributes.get("service.version", "")
         container = pod.container or place.container_id[:12]
-        told = Workload(_clean(pod.namespace), _clean(pod.pod), _clean(container), _clean(service), _clean(version))
-        heritage = told if declared else None
-        told = replace(told, version=told.version or self._build_id(directory), heritage=heritage)
-        return told, not place.container_id or bool(found and found.container)
+        told = Workload(
+            _clean(pod.namespace), _clean(pod.pod), _clean(container), _clean(declared or name), _clean(version),
+            said=bool(said and not pod.service),
+        )  # fmt: skip
+        return replace(told, heritage=told if declared else None), not place.container_id or bool(
+            found and found.container
+        )
 
     @staticmethod
     def _without_executable(directory: Path) -> tuple[Workload, bool] | None:

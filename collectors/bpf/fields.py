@@ -26,7 +26,16 @@ BLOCK = {
     "OFF_DISK_MINOR": "gendisk.first_minor",
 }
 
-EXEC = {"OFF_BPRM_FILENAME": "linux_binprm.filename"}
+EXEC = {
+    "OFF_BPRM_FILENAME": "linux_binprm.filename",
+    "OFF_TASK_MM": "task_struct.mm",
+    "OFF_MM_ENV_START": "mm_struct.env_start",
+    "OFF_MM_ENV_END": "mm_struct.env_end",
+    "OFF_MM_ARG_START": "mm_struct.arg_start",
+    "OFF_MM_ARG_END": "mm_struct.arg_end",
+    "OFF_TASK_FS": "task_struct.fs",
+    "OFF_FS_PWD": "fs_struct.pwd",
+}
 
 EXIT = {
     "OFF_TASK_SIGNAL": "task_struct.signal",

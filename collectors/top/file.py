@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from collectors.bpf import fields
+from collectors.file_path import path_of
 from collectors.profile.syscall_table import names
 from collectors.top.base import KernelTop, schema
 
@@ -65,12 +66,3 @@ class TopFile(KernelTop):
             "device": pa.array(devices, pa.string()),
             "inode": pa.array(keys["inode"].copy()),
         }
-
-
-def path_of(raw: bytes | None) -> str:
-    """Return the path that ``bpf/path.h`` wrote down, "" when there is none."""
-    if raw is None:
-        return ""
-    length, whole = struct.unpack_from("<II", raw)
-    parts = raw[8 : 8 + length].split(b"\0")[:-1]
-    return ("/" if whole else "…/") + b"/".join(reversed(parts)).decode(errors="replace")

@@ -128,6 +128,51 @@ def test_a_child_that_is_gone_belongs_to_the_service_of_its_parent(proc):
     assert [workloads.of(pid, comm="c").service for pid in (101, 102, 104)] == ["date", "date", "c"]
 
 
+@pytest.mark.parametrize(
+    ("variables", "above", "wanted"),
+    [
+        ({"OTEL_SERVICE_NAME": "own"}, ["OTEL_SERVICE_NAME=shop"], Workload(service="own")),
+        # Its parent's name came from a variable that it was not given.
+        ({}, ["OTEL_SERVICE_NAME=shop"], Workload(service="date")),
+        ({}, [], Workload(service="date")),
+        (None, ["OTEL_SERVICE_NAME=shop"], Workload(service="shop")),
+        (
+            {"OTEL_RESOURCE_ATTRIBUTES": "service.name=own,service.version=v1,service.namespace=n"},
+            [],
+            Workload(namespace="n", service="own", version="v1"),
+        ),
+    ],
+)
+def test_what_a_process_was_given_names_it_when_it_is_gone(proc, variables, above, wanted):
+    proc.put(1, "server", environ=above)
+    workloads = resolver(proc)
+    workloads.observe_exec(100, "date", "/bin/date", 1, variables=variables)
+    assert workloads.of(100, comm="date") == wanted
+
+
+@pytest.mark.parametrize(
+    ("variables", "pod", "wanted"),
+    [
+        # The pod's labels come first, then what it was given, then the container's name; as for a living process.
+        ({"OTEL_SERVICE_NAME": "own"}, Pod("ns", "pod-1", "web", "shop", "v2"), ("ns", "pod-1", "web", "shop", "v2")),
+        ({"OTEL_SERVICE_NAME": "own"}, Pod("ns", "pod-1", "web"), ("ns", "pod-1", "web", "own", "")),
+        ({}, Pod("ns", "pod-1", "web"), ("ns", "pod-1", "web", "web", "")),
+    ],
+)
+@pytest.mark.parametrize("alive", [True, False])
+def test_what_a_process_was_given_in_a_pod(proc, variables, pod, wanted, alive):
+    container = f"0::/kubepods/pod{POD_UID}/{CONTAINER}"
+    proc.put(1, "server", environ=["OTEL_SERVICE_NAME=above"], cgroup=container)
+    if alive:
+        proc.put(100, "date", cgroup=container)
+    workloads = resolver(proc, {CONTAINER: pod})
+    workloads.observe_exec(100, "date", "/bin/date", 1, variables=variables)
+    found = workloads.of(100, comm="date")
+    if not alive and wanted[3] == "web":
+        wanted = (*wanted[:3], "date", "")  # without its cgroup's id nothing says that the container names it
+    assert (found.namespace, found.pod, found.container, found.service, found.version) == wanted
+
+
 def test_a_kernel_thread_has_the_name_of_its_kind(proc):
     proc.put(5, exe="")
     (proc.path / "5/cmdline").write_bytes(b"")

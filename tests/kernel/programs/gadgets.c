@@ -80,6 +80,44 @@ static void flood(void)
     printf("{}\n");
 }
 
+/* short PROCESSES: each execs this program, which ends at once; each is given a name in another way, or none */
+static void shorts(void)
+{
+    static char big[6000], self[256], name[512], others[300][16];
+    int count = argument(0);
+    memset(big, 'x', sizeof(big) - 1);
+    memcpy(big, "BIG=", 4);
+    must(readlink("/proc/self/exe", self, sizeof(self) - 1) > 0, "readlink");
+    printf("{\"pids\": [");
+    for (int i = 0; i < count; i++) {
+        fflush(stdout);
+        pid_t child = fork();
+        if (!child) {
+            char *environment[303] = {"PATH=/", name}, *bare[] = {"PATH=/", "OTEL_SERVICE_NAMES=no", "SECRET=x", NULL};
+            if (i % 4 == 0) {
+                snprintf(name, sizeof(name), "OTEL_SERVICE_NAME=short-%d", i);
+            } else if (i % 4 == 1) {
+                environment[0] = big;
+                snprintf(name, sizeof(name),
+                         "OTEL_RESOURCE_ATTRIBUTES=service.name=short-%d,service.version=v7,service.namespace=shop", i);
+            } else if (i % 4 == 2) {
+                for (int other = 0; other < 300; other++) {
+                    snprintf(others[other], sizeof(others[other]), "V%d=%d", other, i);
+                    environment[other] = others[other];
+                }
+                environment[300] = name;
+                snprintf(name, sizeof(name), "PYROSCOPE_APPLICATION_NAME=short-%d{env=x}", i);
+            }
+            execle(self, "gadgets", (char *)NULL, i % 4 == 3 ? bare : environment);
+            _exit(9);
+        }
+        int status;
+        must(waitpid(child, &status, 0) == child && !status, "short");
+        printf("%s%d", i ? ", " : "", child);
+    }
+    printf("]}\n");
+}
+
 /* signal SENT IGNORED FULL: queued to a child that waits, ignored by it, and more than its queue takes */
 static void signals(void)
 {
@@ -319,7 +357,7 @@ int main(int count, char **words)
 {
     static const struct { const char *name; void (*run)(void); } verbs[] = {
         {"open", opens}, {"flood", flood}, {"signal", signals}, {"mount", mounts}, {"bind", binds},
-        {"capable", capable}, {"slow", slows},
+        {"capable", capable}, {"slow", slows}, {"short", shorts},
     };
     char line[16];
     if (count < 2)
