@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import platform
+import socket
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ MAP_CREATE, LOOKUP, UPDATE, DELETE, NEXT_KEY, PROG_LOAD = 0, 1, 2, 3, 4, 5
 OBJ_INFO, RAW_TRACEPOINT_OPEN, LOOKUP_BATCH, DRAIN_BATCH, ENABLE_STATS = 15, 17, 24, 25, 32
 
 PROG_TRACEPOINT, PROG_PERF_EVENT, PROG_RAW_TRACEPOINT, PROG_TRACING = 5, 7, 17, 26
+PROG_SOCKET_FILTER, PROG_KPROBE = 1, 2  # a uprobe's program is of the kernel probes' type
 ATTACH_TRACE_RAW_TP = 23
 
 HASH, ARRAY, PERF_EVENT_ARRAY, PERCPU_HASH, PERCPU_ARRAY, STACK_TRACE = 1, 2, 4, 5, 6, 7
@@ -36,6 +38,8 @@ PERF_SOFTWARE, PERF_TRACEPOINT = 1, 2
 PERF_COUNT_SW_CPU_CLOCK = 0
 _IOC_ENABLE, _IOC_SET_BPF = 0x2400, 0x40042408
 _CLOEXEC = 8
+_UPROBES = Path("/sys/bus/event_source/devices/uprobe")
+_SO_ATTACH_BPF = 50
 _BATCH = 8192
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -148,11 +152,16 @@ def raw_tracepoint_open(prog_fd: int, event: str | None) -> int:
         raise KernelError(f"cannot attach to raw tracepoint {event or '(by BTF)'}: {error.strerror}") from error
 
 
-def perf_event_open(kind: int, config: int, cpu: int, *, period: int = 0, frequency: int = 0) -> int:
-    """Open a perf event on one CPU for all processes; returns its descriptor. ``frequency`` in Hz."""
+def perf_event_open(
+    kind: int, config: int, cpu: int, *, period: int = 0, frequency: int = 0, more: tuple[int, int] = (0, 0)
+) -> int:
+    """Open a perf event on one CPU for all processes; returns its descriptor.
+
+    ``frequency`` in Hz; ``more`` are the attribute's ``config1`` and ``config2``.
+    """
     flags = (1 << 10) if frequency else 0
     attributes = ctypes.create_string_buffer(
-        struct.pack("<IIQQQQQII", kind, 112, config, frequency or period, 0, 0, flags, 1, 0), 112
+        struct.pack("<IIQQQQQIIQQ", kind, 112, config, frequency or period, 0, 0, flags, 1, 0, *more), 112
     )
     fd = _libc.syscall(
         ctypes.c_long(_NR_PERF_EVENT_OPEN),
@@ -166,6 +175,32 @@ def perf_event_open(kind: int, config: int, cpu: int, *, period: int = 0, freque
         number = ctypes.get_errno()
         raise KernelError(f"perf_event_open on cpu {cpu}: {os.strerror(number)}; run as root or with CAP_PERFMON")
     return int(fd)
+
+
+def uprobe_open(path: str, offset: int, *, returning: bool) -> int:
+    """Open the event of code at a file's offset being reached, or the function there returning, in any process.
+
+    The file itself is meant, whatever mount namespace it is mapped in; ``path`` is looked up once, now.
+
+    Raises:
+        KernelError: this kernel has no uprobes, or the file or the offset is none of code.
+    """
+    try:
+        kind = int((_UPROBES / "type").read_text())
+        bit = int((_UPROBES / "format" / "retprobe").read_text().strip().removeprefix("config:")) if returning else 0
+    except (OSError, ValueError) as error:
+        raise KernelError("this kernel has no uprobes; use one with CONFIG_UPROBE_EVENTS=y") from error
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    # One CPU is enough to open it: the program then runs wherever the code is reached.
+    return perf_event_open(kind, returning << bit, online_cpus()[0], more=(ctypes.addressof(name), offset))
+
+
+def filter_socket(sock: socket.socket, prog_fd: int) -> None:
+    """Run a socket filter program for every packet that reaches a socket."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_BPF, struct.pack("<i", prog_fd))
+    except OSError as error:
+        raise KernelError(f"cannot attach a BPF program to a socket: {error.strerror}") from error
 
 
 def perf_event_attach(event_fd: int, prog_fd: int) -> None:

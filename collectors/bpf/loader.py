@@ -6,6 +6,9 @@ A program's name says where it belongs::
     tp_btf__EVENT                 a tracepoint's raw arguments, loads checked against BTF; the cheapest: no copy
     raw_tp__EVENT                 a tracepoint's raw arguments
     perf_event__NAME              run by a perf event
+    uprobe__FUNCTION              a function of a user-space library is entered (``attach_library``)
+    uretprobe__FUNCTION           it returns
+    socket_filter__NAME           a packet reaches a socket (``attach_socket``)
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import json
 import os
 import platform
 import re
+import socket
 import struct
 import subprocess
 import sys
@@ -28,6 +32,7 @@ from collectors.bpf.compile import BCC, default_cache
 from collectors.bpf.kernel import RunStats
 from collectors.bpf.maps import Map
 from collectors.bpf.object import Object
+from collectors.symbols.elf import Elf, reader_of
 from streams.schema.errors import KernelError
 
 _KINDS = {
@@ -35,6 +40,9 @@ _KINDS = {
     "tp_btf": kernel.PROG_TRACING,
     "raw_tp": kernel.PROG_RAW_TRACEPOINT,
     "perf_event": kernel.PROG_PERF_EVENT,
+    "uprobe": kernel.PROG_KPROBE,
+    "uretprobe": kernel.PROG_KPROBE,
+    "socket_filter": kernel.PROG_SOCKET_FILTER,
 }
 COMPILE_TIMEOUT_S = 120.0
 HERE = Path(__file__).parent
@@ -66,7 +74,7 @@ class Programs:
             raise
 
     def attach(self) -> None:
-        """Attach every tracepoint program where its name says. Perf events need ``attach_perf_event``."""
+        """Attach every tracepoint program where its name says. The other kinds need to be told where."""
         for name in self._programs:
             kind, _, rest = name.partition("__")
             if kind == "tracepoint":
@@ -104,8 +112,39 @@ class Programs:
             kernel.perf_event_attach(fd, self._programs[program])
         return opened
 
+    def attach_library(self, path: str) -> list[int]:
+        """Run every ``uprobe__`` and ``uretprobe__`` program at its function in one file; returns the descriptors.
+
+        A function that the file lacks is left out: versions of a library differ.
+
+        Raises:
+            KernelError: the file cannot be read, or has none of the functions.
+        """
+        probes = (name for name in self._programs if name.startswith(("uprobe__", "uretprobe__")))
+        named = [(name, *name.split("__", 1)) for name in probes]
+        try:
+            with Path(path).open("rb") as file:
+                at = Elf(reader_of(file.fileno())).function_offsets({function for _, _, function in named})
+        except (OSError, ValueError) as error:
+            raise KernelError(f"cannot read the symbols of {path}: {error}") from error
+        if not at:
+            raise KernelError(f"{path} has no function {named[0][2] if named else ''}")
+        opened: list[int] = []
+        for program, kind, function in named:
+            if function in at:
+                fd = kernel.uprobe_open(path, at[function], returning=kind == "uretprobe")
+                self._links.append(fd)
+                opened.append(fd)
+                kernel.perf_event_attach(fd, self._programs[program])
+        return opened
+
+    def attach_socket(self, sock: socket.socket) -> None:
+        """Run the ``socket_filter__`` program for a socket's packets; the socket's end is the attachment's."""
+        (program,) = (fd for name, fd in self._programs.items() if name.startswith("socket_filter__"))
+        kernel.filter_socket(sock, program)
+
     def detach(self, descriptors: list[int]) -> None:
-        """Close attachments that ``attach_perf_event`` returned."""
+        """Close attachments that ``attach_perf_event`` or ``attach_library`` returned."""
         for fd in descriptors:
             self._links.remove(fd)
             os.close(fd)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import lzma
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ Read = Callable[[int, int], bytes]
 MAX_SYMBOLS = 2_000_000
 MAX_SECTIONS = 4096
 MAX_NAME = 4096
+MAX_STRINGS = 64 * 1024 * 1024
 MAX_MINI_DEBUG = 64 * 1024 * 1024
 
 _EHDR = np.dtype(
@@ -160,6 +162,39 @@ class Elf:
                 if table is not None and len(table):
                     return table
         return None
+
+    def function_offsets(self, names: Collection[str]) -> dict[str, int]:
+        """Return where functions begin, as offsets in the file; those that it does not define are left out."""
+        found: dict[str, int] = {}
+        for wanted in (_SHT_DYNSYM, _SHT_SYMTAB):
+            for section in self._sections:
+                if section["type"] == wanted and section["entsize"] == _SYM.itemsize and len(found) < len(names):
+                    found = self._addresses(section, names) | found
+        code = [each for each in self._segments if each["type"] == _PT_LOAD and each["flags"] & _PF_X]
+        return {
+            name: address - int(each["vaddr"]) + int(each["offset"])
+            for name, address in found.items()
+            for each in code
+            if 0 <= address - int(each["vaddr"]) < int(each["filesz"])
+        }
+
+    def _addresses(self, section: np.void, names: Collection[str]) -> dict[str, int]:
+        link, size = int(section["link"]), int(section["size"])
+        if link >= len(self._sections) or size > MAX_SYMBOLS * _SYM.itemsize:
+            return {}
+        raw = self._read(int(section["offset"]), size)
+        symbols = np.frombuffer(raw[: len(raw) // _SYM.itemsize * _SYM.itemsize], _SYM)
+        symbols = symbols[((symbols["info"] & 0xF) == _STT_FUNC) & (symbols["shndx"] != 0)]
+        strings = self._sections[link]
+        text = self._read(int(strings["offset"]), min(int(strings["size"]), MAX_STRINGS))
+        found = {}
+        for name in names:
+            # One name may be the end of another in the file: every place where it ends right may be meant.
+            ends = re.finditer(re.escape(name.encode()) + b"\0", text)
+            chosen = symbols[np.isin(symbols["name"], [each.start() for each in ends])]
+            if len(chosen):
+                found[name] = int(chosen["value"][0])
+        return found
 
     @property
     def has_symtab(self) -> bool:

@@ -87,6 +87,15 @@ SYMBOLS = [
 ]
 
 
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_where_functions_begin_in_the_file(dynamic):
+    elf = Elf(reader_of_bytes(elf_file([*SYMBOLS, ("not_first", 0x401700, 8, FUNC, GLOBAL)], dynamic=dynamic)))
+    names = {"first", "alias", "last", "data", "missing", "a"}
+    # "alias" is also how another name ends, which a linker may keep once; "data" is none, "a" no whole name.
+    assert elf.function_offsets(names) == {"first": 0x1000, "alias": 0x1020, "last": 0x1060}
+    assert elf.function_offsets(set()) == {}
+
+
 def names_of(elf, *offsets):
     table = elf.symbols()
     found = table.find(elf.vaddr_of_offset(u64(*offsets)))
