@@ -115,6 +115,8 @@ INODE = {
     "OFF_SB_DEV": "super_block.s_dev",
 }
 
+FILE_SYSTEM = {"OFF_SB_TYPE": "super_block.s_type", "OFF_FS_NAME": "file_system_type.name"}
+
 # Where a system call's number and its first arguments stand when it ends; on arm64 the result takes the first's place.
 CALL = (
     {
