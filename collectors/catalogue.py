@@ -33,10 +33,10 @@ class Entry:
 
     ``where`` is ``module:Class`` below ``collectors``; the class has ``make(shared)``. ``verb`` is the gadget command
     that shows it live (``trace``, ``profile``, ``top``, ``snapshot``), "" when there is none; ``gadget`` its name
-    there when that is another one, ``also`` a second name there. ``always_on``: the agent runs it unless told otherwise; the others only where
-    ``agent.collectors`` names them or on demand. A class of an entry that ``scales`` has ``relieve(options, effort)``,
-    which gets the share (0 to 1) of its full effort; the agent stops those that have ``stops`` when nothing else keeps
-    its budget.
+    there when that is another one, ``also`` a second name there. ``always_on``: the agent runs it unless told
+    otherwise; the others only where ``agent.collectors`` names them or on demand. A class of an entry that ``scales``
+    has ``relieve(options, effort)``, which gets the share (0 to 1) of its full effort; the agent stops those that have
+    ``stops`` when nothing else keeps its budget.
     """
 
     name: str
@@ -71,8 +71,12 @@ class Entry:
 
 
 ALL = (
-    Entry("profile_cpu", "CPU time by stack, sampled at 49 Hz", "profile.cpu:ProfileCpu", scales=True),
-    Entry("offcpu", "time blocked by stack, waits of 1 ms and more", "profile.offcpu:OffCpu", scales=True, stops=True),
+    Entry(
+        "profile_cpu", "CPU time by stack, sampled at 49 Hz", "profile.cpu:ProfileCpu", "profile", "cpu", scales=True
+    ),
+    Entry(
+        "offcpu", "time blocked by stack, waits over 1 ms", "profile.offcpu:OffCpu", "profile", scales=True, stops=True
+    ),
     Entry(
         "runqlat", "wait for a CPU, by process", "profile.runqlat:RunQueueLatency", "profile", scales=True, stops=True
     ),

@@ -114,14 +114,13 @@ class HistogramCollector:
         """
         programs = load(
             self.source,
-            self.defines() | self._defines | ({} if self._wanted.anything else {"FILTERED": 1}),
+            self.defines() | self._defines | self._wanted.defines(),
             offsets={**fields.TASK, **self.offsets},
             sizes={"hist_0": self._entries, "hist_1": self._entries},
             cache=self._cache,
         )
         try:
-            if not self._wanted.anything:
-                programs.maps["wanted"].update(bytes(4), self._wanted.packed())
+            self._wanted.tell(programs)
             programs.attach()
         except BaseException:
             programs.close()

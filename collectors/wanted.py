@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collectors.bpf.loader import Programs
 
 _PID, _UID, _COMM, _FAILED, _SLOW = 1, 2, 4, 8, 16
 BYTES = 40
@@ -23,6 +27,15 @@ class Wanted:
     def anything(self) -> bool:
         """Return whether there is no condition."""
         return self == Wanted()
+
+    def defines(self) -> dict[str, int]:
+        """Return the constants that programs are compiled with: those that want everything do not look."""
+        return {} if self.anything else {"FILTERED": 1}
+
+    def tell(self, programs: Programs) -> None:
+        """Write it where loaded programs look."""
+        if not self.anything:
+            programs.maps["wanted"].update(bytes(4), self.packed())
 
     def packed(self) -> bytes:
         """Return it as the programs read it, ``BYTES`` bytes. The kernel keeps 15 bytes of a command's name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from importlib import import_module
 
 import click
@@ -51,8 +52,18 @@ class Lazy(click.Group):
 
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="perfstream")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Always-on performance telemetry: eBPF and profiles to Kafka, Faust, ClickHouse and Grafana."""
+    # A gadget may not import what draws flame graphs, which belongs to a later stage: it is handed to it.
+    context.obj = draw
+
+
+def draw(stacks: Mapping[tuple[str, ...], int], title: str) -> str:
+    """Return a page with a flame graph of stacks (see ``deploy.drawing``)."""
+    from deploy import drawing
+
+    return drawing.draw(stacks, title)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@
 #define PERFSTREAM_STACK_COUNT_H
 
 #include "buffers.h"
+#include "wanted.h"
 
 #ifndef STACKS
 #define STACKS 4096
@@ -98,6 +99,8 @@ static __always_inline int count_stacks(void *ctx, u64 sum, int user_tasks_only)
     u64 *active = control_word(CONTROL_ACTIVE);
     if (!user || !kernel || !active)
         return 0;
+    if (!is_wanted_pid(bpf_get_current_pid_tgid() >> 32))
+        return 1; /* of another process: it may well have a user stack */
     int user_bytes = bpf_get_stack(ctx, user->ips, sizeof(user->ips), BPF_F_USER_STACK);
     if (user_tasks_only && user_bytes <= 0)
         return user_bytes;

@@ -136,7 +136,17 @@ def trace(
 @_filters
 @_of_the_cluster
 @click.option("--pid", type=int, help="Only this process.")
-@click.option("-o", "output", type=click.Choice(["columns", "json"]), default="columns", show_default=True)
+@click.option(
+    "-o",
+    "output",
+    type=click.Choice(["columns", "json", "folded"]),
+    default="columns",
+    show_default=True,
+    help="folded: stacks as text, of cpu and offcpu.",
+)
+@click.option(
+    "--flamegraph", type=click.Path(path_type=Path, dir_okay=False), help="Write stacks to this HTML file, too."
+)
 @click.option("--interval", type=click.FloatRange(0.1), help="Print and begin anew every so many seconds.")
 @click.option("--timeout", type=click.FloatRange(0), default=0.0, help="End after so many seconds [never].")
 def profile(
@@ -147,6 +157,7 @@ def profile(
     service: str,
     pid: int | None,
     output: str,
+    flamegraph: Path | None,
     interval: float | None,
     timeout: float,
     cluster: bool,
@@ -155,23 +166,28 @@ def profile(
     kafka: str | None,
     topic_prefix: str | None,
 ) -> None:
-    """Count latencies in the kernel, until Ctrl-C or --timeout; then show their distribution."""
+    """Count latencies or stacks in the kernel, until Ctrl-C or --timeout; then show where the time went."""
     from collectors.catalogue import of_verb
-    from collectors.gadget import counting, histogram
+    from collectors.gadget import counting, histogram, stacks
     from collectors.gadget.filters import Filters
     from collectors.wanted import Wanted
 
     if timeout and interval and interval > timeout:
         raise UsageError("--interval is longer than --timeout")
     entry = of_verb("profile")[name]
-    show = histogram.print_json if output == "json" else histogram.print_table
+    if entry.load().schema == "profile":
+        view = stacks.view(output, flamegraph, click.get_current_context().obj)
+    elif output == "folded" or flamegraph:
+        raise UsageError(f"{name} counts no stacks: -o folded and --flamegraph are for cpu and offcpu")
+    else:
+        view = histogram.view(output)
     if cluster:
         if pid is not None:
             raise UsageError("what is published is by workload, not by process: --pid does not go with --cluster")
         where = kafka_command.find(config, kafka, topic_prefix)
         wanted = Filters(namespace, pod, container, service, node=node)
-        counting.cluster(entry, where, wanted, show, interval, timeout)
+        counting.cluster(entry, where, wanted, view, interval, timeout)
         return
     if node:
         raise UsageError("--node goes with --cluster; without it this node is watched")
-    counting.here(entry, Wanted(pid), Filters(namespace, pod, container, service), show, interval, timeout)
+    counting.here(entry, Wanted(pid), Filters(namespace, pod, container, service), view, interval, timeout)

@@ -14,11 +14,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from collectors.gadget.output import plain, short
+from collectors.gadget.view import View
 from streams.schema.histogram import quantile
 from streams.schema.messages import WORKLOAD
 
 _SHOWN = 20
 _KEY = ("cluster", "node", *WORKLOAD, "probe", "operation")
+
+
+def view(form: str) -> View:
+    """Return how latencies are shown: ``columns`` or ``json``."""
+    return View("latency", merged, print_json if form == "json" else print_table)
 
 
 def print_json(rows: pa.RecordBatch) -> None:

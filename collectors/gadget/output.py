@@ -28,7 +28,7 @@ def plain(rows: pa.RecordBatch) -> list[dict[str, Any]]:
     """Return rows as objects for JSON: the contract's columns under their names, times as RFC 3339 text."""
     objects: list[dict[str, Any]] = rows.to_pylist(maps_as_pydicts="lossy")
     for each in objects:
-        each["time"] = _time(each["time_ns"])
+        each["time"] = rfc3339(each["time_ns"])
     return objects
 
 
@@ -99,7 +99,7 @@ class Printer:
 
 def _cell(name: str, row: Mapping[str, Any]) -> str:
     if name == "time":
-        return _time(row["time_ns"])[11:23]
+        return rfc3339(row["time_ns"])[11:23]
     if name == "latency":
         return short(row["latency_ns"])
     if name == "result":
@@ -117,6 +117,7 @@ def _result(row: Mapping[str, Any]) -> str:
     return errno.errorcode.get(-number, str(number)) if number < 0 else str(number)
 
 
-def _time(ns: int) -> str:
+def rfc3339(ns: int) -> str:
+    """Return nanoseconds since the epoch as text, UTC."""
     whole = datetime.fromtimestamp(ns // 1_000_000_000, UTC)
     return f"{whole:%Y-%m-%dT%H:%M:%S}.{ns % 1_000_000_000:09d}Z"

@@ -27,6 +27,7 @@ from collectors.bpf.loader import Programs, load
 from collectors.settings import DEFAULT_HZ
 from collectors.stack_count import FRAMES, StackCounts, entries
 from collectors.symbols import Symbolizer
+from collectors.wanted import Wanted
 from streams.schema.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,11 +50,13 @@ class ProfileCpu:
         symbolizer: Symbolizer | None = None,
         frequency_hz: float = DEFAULT_HZ,
         interval_s: float = 10.0,
+        wanted: Wanted | None = None,
     ) -> None:
         self._workloads = workloads
         self._symbolizer = symbolizer or Symbolizer()
         self._own_symbolizer = symbolizer is None
         self._interval_s = interval_s
+        self._wanted = wanted or Wanted()
         self._period_ns = _period(frequency_hz)
         self._wanted_ns = self._period_ns
         self._most_hz = frequency_hz
@@ -62,9 +65,10 @@ class ProfileCpu:
         self._events: list[int] = []
 
     @classmethod
-    def make(cls, shared: Shared) -> Self:
-        """Make it as the agent runs it."""
-        return cls(shared.workloads, shared.symbolizer, shared.options.cpu_hz, shared.options.interval_s)
+    def make(cls, shared: Shared, wanted: Wanted | None = None) -> Self:
+        """Make it as the agent runs it, or a live gadget that counts one process only."""
+        options = shared.options
+        return cls(shared.workloads, shared.symbolizer, options.cpu_hz, options.interval_s, wanted=wanted)
 
     def relieve(self, options: AgentOptions, effort: float) -> None:
         """Do only this share of the full effort."""
@@ -91,7 +95,8 @@ class ProfileCpu:
         """
         cpus = len(kernel.online_cpus())
         room = entries(self._most_hz * self._interval_s * cpus)
-        self._programs = load("profile_cpu.bpf.c", {"STACKS": room, "FRAMES": FRAMES})
+        self._programs = load("profile_cpu.bpf.c", {"STACKS": room, "FRAMES": FRAMES} | self._wanted.defines())
+        self._wanted.tell(self._programs)
         self._counts = StackCounts(self._programs, self._symbolizer, self._workloads)
         self._events = self._programs.attach_perf_event("perf_event__cpu_clock", period=self._period_ns)
 
@@ -112,6 +117,10 @@ class ProfileCpu:
     def stats(self) -> RunStats:
         """Return what the kernel side has cost since ``start``."""
         return self._programs.stats() if self._programs is not None else RunStats()
+
+    def memory_bytes(self) -> int:
+        """Return the kernel memory of the maps."""
+        return self._programs.memory_bytes() if self._programs is not None else 0
 
     def close(self) -> None:
         """Detach and free everything. May be called twice."""

@@ -43,6 +43,7 @@ from collectors.bpf.loader import Programs, load
 from collectors.bpf.ringbuf import RingBuffer
 from collectors.stack_count import CONTROL_PERIOD, CONTROL_THRESHOLD, FRAMES, Drained, StackCounts, entries
 from collectors.symbols import Symbolizer
+from collectors.wanted import Wanted
 from streams.schema.errors import UsageError
 
 if TYPE_CHECKING:
@@ -78,12 +79,14 @@ class OffCpu:
         threshold_ns: int = DEFAULT_THRESHOLD_NS,
         interval_s: float = 10.0,
         most_per_s: float = 200.0,
+        wanted: Wanted | None = None,
     ) -> None:
         self._workloads = workloads
         self._symbolizer = symbolizer or Symbolizer()
         self._own_symbolizer = symbolizer is None
         self._threshold_ns = _checked(threshold_ns)
         self._interval_s = interval_s
+        self._wanted = wanted or Wanted()
         self._most_per_s = most_per_s
         self._period_ns = 0
         self._drained_s = 0.0
@@ -93,11 +96,12 @@ class OffCpu:
         self._names: dict[int, str] = {}
 
     @classmethod
-    def make(cls, shared: Shared) -> Self:
-        """Make it as the agent runs it."""
+    def make(cls, shared: Shared, wanted: Wanted | None = None) -> Self:
+        """Make it as the agent runs it, or a live gadget that counts one process only."""
         options = shared.options
         threshold_ns = round(options.offcpu_threshold_ms * 1e6)
-        return cls(shared.workloads, shared.symbolizer, threshold_ns, options.interval_s, options.offcpu_most_per_s)
+        most = options.offcpu_most_per_s
+        return cls(shared.workloads, shared.symbolizer, threshold_ns, options.interval_s, most, wanted)
 
     def relieve(self, options: AgentOptions, effort: float) -> None:
         """Do only this share of the full effort."""
@@ -130,7 +134,8 @@ class OffCpu:
         """
         room = entries(_WAITS_PER_SECOND * self._interval_s)
         defines = {"STACKS": room, "FRAMES": FRAMES, "SLOTS": _slots(), "KICK_PAGES": _KICK_PAGES}
-        self._programs = load("offcpu.bpf.c", defines, offsets=fields.TASK)
+        self._programs = load("offcpu.bpf.c", defines | self._wanted.defines(), offsets=fields.TASK)
+        self._wanted.tell(self._programs)
         self._kicks = [RingBuffer(self._programs.maps[f"kick_{n}"], np.dtype("<u8")) for n in range(_KICKS)]
         self._counts = StackCounts(self._programs, self._symbolizer, self._workloads, self._empty_kicks)
         self._counts.set_control(CONTROL_THRESHOLD, self._threshold_ns)
@@ -195,6 +200,10 @@ class OffCpu:
     def stats(self) -> RunStats:
         """Return what the kernel side has cost since ``start``."""
         return self._programs.stats() if self._programs is not None else RunStats()
+
+    def memory_bytes(self) -> int:
+        """Return the kernel memory of the maps."""
+        return self._programs.memory_bytes() if self._programs is not None else 0
 
     def close(self) -> None:
         """Detach and free everything. May be called twice."""

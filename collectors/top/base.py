@@ -144,14 +144,13 @@ class KernelTop:
         """
         programs = load(
             self.source,
-            self.defines() | ({} if self._wanted.anything else {"FILTERED": 1}),
+            self.defines() | self._wanted.defines(),
             offsets={**fields.TASK, **self.offsets},
             sizes={"rows_0": self._rows, "rows_1": self._rows},
             cache=self._cache,
         )
         try:
-            if not self._wanted.anything:
-                programs.maps["wanted"].update(bytes(4), self._wanted.packed())
+            self._wanted.tell(programs)
             programs.attach()
         except BaseException:
             programs.close()
