@@ -70,24 +70,31 @@ def read(pod: Mapping[str, Any]) -> PodFacts:
     try:
         meta, spec, status = pod["metadata"], pod.get("spec") or {}, pod.get("status") or {}
         labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
-        uids = (meta["uid"], annotations.get("kubernetes.io/config.hash", ""))
+        uids = (_text(meta, "uid"), _text(annotations, "kubernetes.io/config.hash"))
+        if not uids[0]:
+            raise KeyError("uid")
         return PodFacts(
             tuple(uid for uid in uids if uid),
-            meta["namespace"],
-            meta["name"],
-            status.get("podIP", ""),
+            _text(meta, "namespace"),
+            _text(meta, "name"),
+            _text(status, "podIP"),
             status.get("phase") == "Running",
-            labels.get("app.kubernetes.io/name", ""),
-            labels.get("app.kubernetes.io/version", ""),
+            _text(labels, "app.kubernetes.io/name"),
+            _text(labels, "app.kubernetes.io/version"),
             tuple(_containers(spec, status)),
             {
-                name.removeprefix(ANNOTATIONS): value
-                for name, value in annotations.items()
+                name.removeprefix(ANNOTATIONS): _text(annotations, name)
+                for name in annotations
                 if name.startswith(ANNOTATIONS)
             },
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"a pod lacks what every pod has: {error}") from error
+
+
+def _text(given: Mapping[str, Any], name: str) -> str:
+    value = given.get(name)
+    return value if isinstance(value, str) else ""
 
 
 def _containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[Container]:
@@ -95,20 +102,20 @@ def _containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[
     for kind in ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"):
         for each in status.get(kind) or ():
             before = (each.get("lastState") or {}).get("terminated") or {}
-            for text in (each.get("containerID", ""), before.get("containerID", "")):
-                if found := _RUNTIME_ID.match(text):
-                    ids.setdefault(each["name"], []).append(found[1])
+            for holder in (each, before):
+                if found := _RUNTIME_ID.match(_text(holder, "containerID")):
+                    ids.setdefault(_text(each, "name"), []).append(found[1])
     listed = [(kind, each) for kind in ("containers", "initContainers", "ephemeralContainers") for each in
               spec.get(kind) or ()]  # fmt: skip
     for kind, each in listed[:_MOST]:
         ports = [
-            (port.get("name", ""), int(port["containerPort"]))
+            (_text(port, "name"), int(port["containerPort"]))
             for port in each.get("ports") or ()
             if port.get("protocol", "TCP") == "TCP"
         ]
-        name = each["name"]
+        name = _text(each, "name")
         yield Container(
-            name, tag(each.get("image", "")), tuple(ids.get(name, ())), tuple(ports[:_MOST]), kind == "containers"
+            name, tag(_text(each, "image")), tuple(ids.get(name, ())), tuple(ports[:_MOST]), kind == "containers"
         )
 
 

@@ -2,7 +2,8 @@
 
 In one thread of its own, whatever the number of pods; a watch that ends goes on where it stood, and only a version
 that the server no longer knows (410) or failures in a row make it list again. The pods known last stay while the
-server is away. Costs: a connection, a bookmark a minute, and what changes on this node.
+server is away. Costs: a connection, a request every few minutes, and what changes on this node; a list of 110 pods
+11 ms of CPU and 2 MB.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ from streams.schema.errors import TargetUnavailableError
 _LOG = logging.getLogger(__name__)
 _PATH = "/api/v1/pods"
 _ANSWER_S = 20.0
-_WATCH_S = 290
-_IDLE_S = 150.0
-"""A bookmark comes about once a minute."""
+_WATCH_S = 240
+"""How long one watch lasts, at most. Nothing need come in it: a server without news sends no bookmarks either."""
+_GRACE_S = 15.0
 _MAX_LIST = 64 << 20
 _MAX_EVENT = 8 << 20
 _PAUSE_S = (0.5, 30.0)
@@ -121,16 +122,17 @@ class PodWatch:
         Raises:
             TargetUnavailableError: it ended otherwise, or at once.
         """
+        lasts_s = random.randint(_WATCH_S // 2, _WATCH_S)  # noqa: S311 - not all agents of a cluster at the same time
         query = {
             "watch": "1",
             "allowWatchBookmarks": "true",
             "resourceVersion": self._version,
-            # Not all agents of a cluster at the same time.
-            "timeoutSeconds": str(random.randint(_WATCH_S // 2, _WATCH_S)),  # noqa: S311
+            "timeoutSeconds": str(lasts_s),
         }
         self._metrics.watches.inc()
         began, events = time.monotonic(), 0
-        async with contextlib.aclosing(lines(self._url(query), self._access(), _ANSWER_S, _IDLE_S, _MAX_EVENT)) as each:
+        idle_s = lasts_s + _GRACE_S
+        async with contextlib.aclosing(lines(self._url(query), self._access(), _ANSWER_S, idle_s, _MAX_EVENT)) as each:
             async for line in each:
                 if line.strip():
                     events += 1
@@ -138,6 +140,7 @@ class PodWatch:
                     self._well()
         if not events and time.monotonic() - began < 1:
             raise TargetUnavailableError("it ends the watch at once", "ended")
+        self._well()
 
     def _take(self, event: Mapping[str, Any]) -> None:
         kind, thing = event["type"], event["object"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -28,6 +29,12 @@ _READ = 64 * 1024
 _EXCERPT = 200
 _EXCERPT_READ = 4096
 _PATH = "%/:=&?~+!$,;'@()*[]"
+_KEEP_ALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 
 
@@ -116,7 +123,10 @@ async def lines(url: str, access: Access, timeout_s: float, idle_s: float, bound
     begun = False
     with explained(timeout_s):
         try:
-            async with asyncio.timeout(timeout_s) as limit, _asked(urlsplit(url), access) as (reader, head):
+            async with (
+                asyncio.timeout(timeout_s) as limit,
+                _asked(urlsplit(url), access, lasting=True) as (reader, head),
+            ):
                 if head.status != 200:
                     raise await _refused(reader, head, access)
                 begun, rest = True, bytearray()
@@ -158,14 +168,22 @@ def explained(timeout_s: float) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _asked(parts: SplitResult, access: Access) -> AsyncIterator[tuple[asyncio.StreamReader, _Head]]:
-    """Send the request; yields the head of the answer, and where its body is read from."""
+async def _asked(
+    parts: SplitResult, access: Access, *, lasting: bool = False
+) -> AsyncIterator[tuple[asyncio.StreamReader, _Head]]:
+    """Send the request; yields the head of the answer, and where its body is read from.
+
+    A ``lasting`` connection on which nothing is sent learns within a minute that the other machine is gone.
+    """
     secure = parts.scheme == "https"
     reader, writer = await asyncio.open_connection(
         parts.hostname, parts.port or (443 if secure else 80), ssl=access.context() if secure else None,
         limit=_MAX_LINE,
     )  # fmt: skip
     try:
+        if lasting:
+            for level, option, value in _KEEP_ALIVE:
+                writer.get_extra_info("socket").setsockopt(level, option, value)
         writer.write(_request(parts, access.authorization))
         await writer.drain()
         yield reader, await _head(reader)

@@ -145,9 +145,27 @@ def uploads() -> dict[str, bytes]:
     }
 
 
+def discovered() -> dict[str, bytes]:
+    """A file of scrape targets, and pods."""
+    labels = {"service": "a", "__scheme__": "https", "profiles": "heap=60,profile", "__param_seconds": "5"}
+    wanted = {"cpu.scrape": "true", "cpu.port_name": "p", "memory.scrape": "true", "memory.port": "6060"}
+    annotations = {f"profiles.grafana.com/{name}": value for name, value in wanted.items()}
+    pod = {
+        "metadata": {"name": "n", "namespace": "ns", "uid": "u", "labels": {"app.kubernetes.io/name": "a"},
+                     "annotations": annotations},
+        "spec": {"containers": [{"name": "c", "image": "a:v1", "ports": [{"name": "p", "containerPort": 6060}]}]},
+        "status": {"phase": "Running", "podIP": "10.0.0.7",
+                   "containerStatuses": [{"name": "c", "containerID": "containerd://" + "a1" * 32}]},
+    }  # fmt: skip
+    return {
+        "file": json.dumps([{"targets": ["a:1", "[::1]:2"], "labels": labels}, {"targets": ["b:3"]}]).encode(),
+        "pod": json.dumps(pod).encode(),
+    }
+
+
 ALL = {
     "record": records, "batch": batches, "http": http, "native": native, "spool": spools, "headers": headers,
-    "otlp": otlp, "upload": uploads,
+    "otlp": otlp, "upload": uploads, "discovery": discovered,
     "commit": lambda: {"window": b"w1 7 1700000000 1600000000 60 4096", "intent": b'{"perfstream_intent_end": 9}'},
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
+import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -19,7 +20,9 @@ from collectors import spool_files
 from collectors.ingest import connect, formats, jfr, jfr_labels, naming, otlp
 from collectors.ingest.errors import RefusedError
 from collectors.ingest.upload import from_parameters
-from collectors.scrapers import pprof
+from collectors.kubernetes import pods
+from collectors.scrapers import annotations, files, pprof
+from collectors.scrapers.settings import DiscoverySettings
 from runtime import kafka_records
 from sinks import ledger, letters, rows, stacks
 from sinks.embedded import compression, native, request
@@ -215,6 +218,23 @@ def batch(data: bytes) -> None:
         pass
 
 
+def discovery(data: bytes) -> None:
+    """A file of scrape targets; or a pod as the Kubernetes API gives it."""
+    if data[:1] != b"{":
+        with contextlib.suppress(SettingsError):
+            for target in files.parse(data, DiscoverySettings()):
+                assert target.url("profile").isascii() or target.path
+        return
+    try:
+        pod = pods.read(json.loads(data))
+    except (ValueError, RecursionError):
+        return
+    index = pods.Pods()
+    index.replace([pod])
+    targets, _refused = annotations.annotated(index.all(), DiscoverySettings())
+    assert all(target.intervals() for target in targets)
+
+
 def broken(data: bytes) -> None:
     """Ends the process, hangs or raises, to see that the driver finds it. Not run otherwise."""
     if data[:2] == b"\x7f!":
@@ -241,5 +261,6 @@ TARGETS: MappingProxyType[str, Callable[[bytes], None]] = MappingProxyType(
         "native": blocks,
         "spool": spool,
         "batch": batch,
+        "discovery": discovery,
     }
 )

@@ -140,7 +140,8 @@ def test_the_pods_stay_while_the_server_is_away_and_follow_when_it_is_back(kube,
 
 
 def test_a_server_that_stands_still_is_noticed(kube, namespace, unique, tmp_path, monkeypatch):
-    monkeypatch.setattr(watching, "_IDLE_S", 0.5)
+    monkeypatch.setattr(watching, "_WATCH_S", 2)
+    monkeypatch.setattr(watching, "_GRACE_S", 0.5)
     monkeypatch.setattr(watching, "_ANSWER_S", 1.0)
     kube.pod(namespace, "before", unique)
     with Watch(kube, tmp_path, unique) as watch:

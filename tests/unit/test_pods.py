@@ -79,7 +79,7 @@ def test_the_tag_of_an_image(image, wanted):
     assert tag(image) == wanted
 
 
-@pytest.mark.parametrize("thing", [{}, {"metadata": {}}, {"metadata": {"uid": "u", "name": "n"}}, {"metadata": None}])
+@pytest.mark.parametrize("thing", [{}, {"metadata": {}}, {"metadata": {"uid": {}, "name": "n"}}, {"metadata": None}])
 def test_what_is_no_pod(thing):
     with pytest.raises(ValueError, match="lacks"):
         read(thing)
