@@ -86,6 +86,8 @@ SKB = {
 
 SIGNAL = {"OFF_SIGINFO_CODE": "kernel_siginfo.si_code"}
 
+CAPABILITY = {"OFF_USERNS_LEVEL": "user_namespace.level"}
+
 BIND = {"OFF_SK_DEVICE": "sock.__sk_common.skc_bound_dev_if"}
 
 FILES = {

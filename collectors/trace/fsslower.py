@@ -3,8 +3,7 @@
 Of regular files and, when opened, directories; by system call, so that it is what the program waited for, whatever the
 reason: disk, lock, network, page cache. Not: sockets, pipes and devices; memory maps, io_uring, sendfile; opens that a
 signal interrupted. The path is that of the process's mount namespace; of an open that failed, the caller's own text.
-Cost: 0.2 microseconds for each system call of the node, and its slower entry path while it
-is attached.
+Cost: 0.2 microseconds for each system call of the node, and the slower entry path while it is attached.
 """
 
 from __future__ import annotations
