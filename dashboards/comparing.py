@@ -1,11 +1,16 @@
-"""What changed between two selections: sums by function and cluster from the store, the statistics from ``streams``."""
+"""What changed between two selections: sums by function and cluster from the store, the statistics from ``streams``.
+
+Clusters are node x time, from the samples. Where both sides ran on the same nodes, what is peculiar to a node is on
+both, and hours are as good: long ranges then read the hourly rollup but for their ends, which has the same sums.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -24,6 +29,10 @@ GROUPS = 128
 MAX_FUNCTIONS = 50_000
 FEW_NODES = 5
 ONE_CELL_S = 2**31
+MANY_HOURS = 20
+"""So many hours of data on each side are clusters enough."""
+ALIKE = 0.1
+"""Nodes are the same when at most so much of the load would have to move for both sides to be spread alike."""
 VERDICTS = ("regressed", "new", "improved", "removed", "no finding", "too few samples")
 REGRESSIONS = VERDICTS[:2]
 
@@ -82,22 +91,35 @@ ORDER BY total DESC, function LIMIT {n:UInt32}"""
 _CELL = "toUInt32(cityHash64(@who@, intDiv(toUnixTimestamp(time), {cell_s:UInt32})) % {groups:UInt32})"
 
 
-def _query(name: str, sql: str, *, hourly: bool) -> Query:
-    # The rollup knows neither nodes nor how many samples a sum was.
-    parts = (
-        ("cluster, namespace", "toFloat64(0)", "emptyArrayString()")
-        if hourly
-        else ("cluster, node", "sum(if(period > 0, value / period, 0))", "groupUniqArray(256)(toString(node))")
-    )
-    sql = sql.replace("@cell@", _CELL)
-    for mark, part in zip(("@who@", "@samples@", "@nodes@"), parts, strict=True):
-        sql = sql.replace(mark, part)
-    query = Query(name, sql, IDENTITY, typed=True)
-    return queries.hourly(query) if hourly else query
+_HOUR = "toUnixTimestamp(toStartOfHour(time)) AS hour"
+# Up to GROUPS hours of one workload share no cell.
+_HOUR_CELL = "toUInt32((cityHash64(cluster, namespace) + intDiv(hour, 3600)) % {groups:UInt32})"
 
 
-CELLS = {hourly: _query("compare_cells", _CELLS, hourly=hourly) for hourly in (False, True)}
-FUNCTIONS = {hourly: _query("compare_functions", _FUNCTIONS, hourly=hourly) for hourly in (False, True)}
+def _queries(name: str, sql: str) -> dict[str, Query]:
+    """Return a query by where it reads. The rollup knows neither nodes nor how many samples a sum was."""
+
+    def query(cell: str, samples: str = "toFloat64(0)", nodes: str = "emptyArrayString()") -> Query:
+        text = sql.replace("@cell@", cell).replace("@samples@", samples).replace("@nodes@", nodes)
+        return Query(name, text, IDENTITY, typed=True)
+
+    by_node = _CELL.replace("@who@", "cluster, node")
+    return {
+        "samples": query(by_node, "sum(if(period > 0, value / period, 0))", "groupUniqArray(256)(toString(node))"),
+        "hours": queries.wide(query(_HOUR_CELL), _HOUR),
+        "rollup": queries.hourly(query(_CELL.replace("@who@", "cluster, namespace"))),
+    }
+
+
+CELLS = _queries("compare_cells", _CELLS)
+FUNCTIONS = _queries("compare_functions", _FUNCTIONS)
+SEEN = Query(
+    "compare_seen",
+    "SELECT cluster, node, sum(value) AS load, sum(if(period > 0, value / period, 0)) AS samples "
+    "FROM samples WHERE @where@ GROUP BY cluster, node",
+    IDENTITY,
+    typed=True,
+)
 LOAD = Query(
     "load", "SELECT sum(count) AS events FROM latency_final WHERE @where@", (*IDENTITY, "probe", "operation"),
     "window_start",
@@ -143,12 +165,11 @@ def compare(
         min_points: percentage points below which a difference is no finding, however certain.
         loads: how much work (requests, ...) each side did; for the cost of a unit of it.
     """
-    hourly = any(side.start < datetime.now(UTC) - SAMPLES_KEPT for side in sides)
-    cells = [_cells(store, side, _cell_s(side), hourly) for side in sides]
+    where, cells = clusters(store, sides)
     notes = []
-    if not hourly and cells[0].nodes and cells[1].nodes and not cells[0].nodes & cells[1].nodes:
+    if where == "samples" and cells[0].nodes and cells[1].nodes and not cells[0].nodes & cells[1].nodes:
         if min(len(one.nodes) for one in cells) >= FEW_NODES:
-            cells = [_cells(store, side, ONE_CELL_S, hourly) for side in sides]
+            cells = [_cells(store, side, ONE_CELL_S, where) for side in sides]
         else:
             notes.append(
                 f"the sides ran on different nodes ({len(cells[0].nodes)} and {len(cells[1].nodes)}): "
@@ -157,7 +178,7 @@ def compare(
     if sum(max(0, len(one.whole) - 1) for one in cells) == 0 and all(one.whole for one in cells):
         notes.append("one interval on each side shows no spread, so nothing is tested; take a longer time")
     with ThreadPoolExecutor(2) as both:  # waiting for the store, which answers both at once
-        read = list(both.map(lambda side, one: _functions(store, side, one, hourly), sides, cells))
+        read = list(both.map(lambda side, one: _functions(store, side, one, where), sides, cells))
     names = list(read[0] | read[1])
     found = {
         kind: regression.compare(_side(names, read[0], cells[0], kind), _side(names, read[1], cells[1], kind))
@@ -215,8 +236,37 @@ def _cell_s(side: Selection) -> int:
     return max(step, math.ceil(length / parts / step) * step)
 
 
-def _cells(store: Store, side: Selection, cell_s: int, hourly: bool) -> _Cells:
-    rows = store.rows(*CELLS[hourly].bound(side, cell_s=cell_s, groups=GROUPS))
+def clusters(store: Store, sides: tuple[Selection, Selection]) -> tuple[str, list[_Cells]]:
+    """Return where to read (a key of ``CELLS``), and each side's clusters."""
+    with ThreadPoolExecutor(2) as both:  # waiting for the store, which answers both at once
+        if any(side.start < datetime.now(UTC) - SAMPLES_KEPT for side in sides):
+            return "rollup", list(both.map(lambda side: _cells(store, side, _cell_s(side), "rollup"), sides))
+        if all(_long(side) for side in sides):
+            seen = list(both.map(lambda side: store.rows(*SEEN.bound(side)), sides))
+            if moved(*({(row["cluster"], row["node"]): row["load"] for row in one} for one in seen)) <= ALIKE:
+                cells = list(both.map(lambda side: _cells(store, side, 3600, "hours"), sides))
+                if min(len(one.whole) for one in cells) >= MANY_HOURS:
+                    taken = (sum(float(row["samples"]) for row in one) for one in seen)
+                    return "hours", [replace(one, samples=n) for one, n in zip(cells, taken, strict=True)]
+        return "samples", list(both.map(lambda side: _cells(store, side, _cell_s(side), "samples"), sides))
+
+
+def moved(before: Mapping[Any, float], after: Mapping[Any, float]) -> float:
+    """Return how much of the load (0..1) lies elsewhere: half the sum of the differences of shares; 1 without any."""
+    wholes = sum(before.values()), sum(after.values())
+    if min(wholes) <= 0:
+        return 1.0
+    return sum(abs(before.get(key, 0) / wholes[0] - after.get(key, 0) / wholes[1]) for key in {*before, *after}) / 2
+
+
+def _long(side: Selection) -> bool:
+    """Return whether a range may have enough hours, and asks for nothing that the rollup does not keep."""
+    kept = all(match.label in queries.ROLLUP for match in side.matches)
+    return kept and side.end - side.start >= timedelta(hours=MANY_HOURS)
+
+
+def _cells(store: Store, side: Selection, cell_s: int, where: str) -> _Cells:
+    rows = store.rows(*CELLS[where].bound(side, cell_s=cell_s, groups=GROUPS))
     return _Cells(
         {int(row["cell"]): int(row["whole"]) for row in rows},
         sum(float(row["samples"]) for row in rows),
@@ -226,9 +276,9 @@ def _cells(store: Store, side: Selection, cell_s: int, hourly: bool) -> _Cells:
     )
 
 
-def _functions(store: Store, side: Selection, cells: _Cells, hourly: bool) -> dict[str, dict[str, Any]]:
+def _functions(store: Store, side: Selection, cells: _Cells, where: str) -> dict[str, dict[str, Any]]:
     wholes = [float(cells.whole.get(cell, 0)) for cell in range(GROUPS)]
-    bound = FUNCTIONS[hourly].bound(side, cell_s=cells.cell_s, groups=GROUPS, wholes=wholes, n=MAX_FUNCTIONS)
+    bound = FUNCTIONS[where].bound(side, cell_s=cells.cell_s, groups=GROUPS, wholes=wholes, n=MAX_FUNCTIONS)
     return {str(row["function"]): row for row in store.rows(*bound)}
 
 

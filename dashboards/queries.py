@@ -81,15 +81,17 @@ _HOURS = (
 _KEPT = "cluster, namespace, service, version, type, unit, stack_id, value"
 
 
-def wide(query: Query) -> Query:
+def wide(query: Query, more: str = "") -> Query:
     """Return a query on the samples that reads whole hours from the rollup and only the ends from the samples.
 
     The sums are the same, for it is filled by the same inserts; a week costs little more than its hours have stacks.
+    ``more`` are columns that the query needs besides those that the rollup keeps.
     """
     first, last = _HOURS
+    kept = f"{_KEPT}, {more}" if more else _KEPT
     union = (
-        f"FROM (SELECT {_KEPT} FROM samples_1h WHERE @where@ AND time >= {first} AND time < {last} "  # noqa: S608
-        f"UNION ALL SELECT {_KEPT} FROM samples WHERE @where@ AND (time < {first} OR time >= {last}))"
+        f"FROM (SELECT {kept} FROM samples_1h WHERE @where@ AND time >= {first} AND time < {last} "  # noqa: S608
+        f"UNION ALL SELECT {kept} FROM samples WHERE @where@ AND (time < {first} OR time >= {last}))"
     )
     sql = query.sql.replace("FROM samples WHERE @where@", union)
     return replace(query, name=f"{query.name}_wide", sql=sql, labels=ROLLUP)

@@ -105,6 +105,9 @@ def ask(instance: Stack, addresses: Endpoints) -> Iterator[tuple[str, float, str
             suffix = "" if name == "busiest" else f"_{name}"
             yield f"{what}{suffix}_s", rest, "s"
             yield f"{what}{suffix}_first_s", first, "s"
+    whole = {"start": (now - timedelta(hours=24)).isoformat(), "end": now.isoformat()}
+    day = make('service-000{version="v1.0"}', **whole), make('service-000{version="v1.1"}', **whole)
+    yield "compare_day_s", median_s(lambda: comparing.compare(store, day))[1], "s"
     week = make("service-000", since="7d")
     yield "top_week_s", median_s(lambda: reading.top(store, week))[1], "s"
     yield "store_rss_mb", memory_mb(instance.stages["store"].pid, "VmRSS"), "MB"

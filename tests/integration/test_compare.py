@@ -1,11 +1,13 @@
 """``profile compare`` on a real store: exact shares, calm on halves, a slower one is seen; page, exit code."""
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
+from dashboards import comparing, selection
+from dashboards.store import connect
 from runtime.settings import ClickHouseSettings
 from sinks.migrate import migrate
 from tests.integration import known_rows
@@ -62,6 +64,92 @@ def sampled(store):
         ])  # fmt: skip
     yield dsn, start
     store.post(f"DROP DATABASE {name} SYNC")
+
+
+HOURS = 26
+
+
+@pytest.fixture(scope="module")
+def days(store):
+    """26 hours, ended some minutes ago; v2 is v1 with f0 at 7 % instead of 5 %. (dsn, start of the first hour).
+
+    v3 ran on other nodes, v4 in the last three hours only.
+    """
+    name = "compare_days"
+    store.post(f"CREATE DATABASE {name}")
+    dsn = f"{store.dsn}/{name}"
+    migrate(ClickHouseSettings(dsn=dsn))
+    start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=HOURS)
+    random = np.random.default_rng(29)
+    before = mixes_of(random, shares_of(), 1000.0)
+    after = before * 0.93 / 0.95
+    after[:, 0] = before[:, 0] * 1.4
+    insert = known_rows._inserter(store, name)
+    insert("stacks", [
+        {"stack_id": i + 1, "functions": ["main", f"f{i}"], "files": ["", ""], "lines": [0, 0],
+         "last_seen": int(start.timestamp())} for i in range(FUNCTIONS)
+    ])  # fmt: skip
+    for version, mixes, samples, hours in (
+        ("v1", before, 20_000, HOURS), ("v2", after / after.sum(axis=1)[:, None], 20_000, HOURS),
+        ("v3", before, 1_000, HOURS), ("v4", before, 1_000, 3),
+    ):  # fmt: skip
+        cells = counts_of(random, mixes, samples, 1000.0, hours)
+        insert("samples", [
+            {"time": f"{start + timedelta(hours=HOURS - hours + cell % hours, minutes=17):%Y-%m-%dT%H:%M:%S}Z",
+             "cluster": "c1", "node": f"{'m' if version == 'v3' else 'n'}{cell // hours}", "namespace": "", "pod": "p",
+             "container": "", "service": "app", "version": version, "type": "cpu", "unit": "nanoseconds",
+             "stack_id": f + 1, "value": int(cells[cell, f]) * 20 * MS, "period": 20 * MS}
+            for cell, f in np.argwhere(cells).tolist()
+        ])  # fmt: skip
+    yield dsn, start
+    store.post(f"DROP DATABASE {name} SYNC")
+
+
+def test_a_long_range_has_the_same_sums_and_verdicts_from_the_rollup(compare, days):
+    dsn, start = days
+    ends = start + timedelta(minutes=10), start + timedelta(hours=HOURS - 1, minutes=50)
+    times = ("--from", ends[0].isoformat(), "--to", ends[1].isoformat())
+
+    def asked(more):
+        sides = [f'app{{version="{version}"{more}}}' for version in ("v1", "v2")]
+        selections = tuple(selection.make(side, start=times[1], end=times[3]) for side in sides)
+        rows, err, code = compare(*sides, dsn=dsn, times=times)
+        assert (err, code) == ("", 0)
+        return comparing.clusters(connect(dsn), selections)[0], rows
+
+    where, rows = asked("")
+    assert where == "hours"
+    where, wanted = asked(', node=~".+"')
+    assert where == "samples"
+    assert set(rows) == set(wanted)
+    for name, row in rows.items():
+        for key in ("baseline_self", "comparison_self", "baseline_total", "comparison_total", "self_points", "verdict"):
+            assert (
+                row[key] == pytest.approx(wanted[name][key]) if key == "self_points" else row[key] == wanted[name][key]
+            )
+        for key in ("self_points_low", "self_points_high"):
+            assert row[key] == pytest.approx(wanted[name][key], abs=0.5)
+    assert sum(row["baseline_self"] for row in rows.values()) == pytest.approx(20_000 * 20 * MS, rel=0.01)
+    assert [name for name, row in rows.items() if row["by"]] == ["f0"]
+
+
+def test_which_comparisons_read_the_rollup(days):
+    dsn, start = days
+    store = connect(dsn)
+
+    def read(*versions, more="", hours=float(HOURS)):
+        ends = {"start": start.isoformat(), "end": (start + timedelta(hours=hours)).isoformat()}
+        return comparing.clusters(
+            store, tuple(selection.make(f'app{{version="{version}"{more}}}', **ends) for version in versions)
+        )[0]
+
+    assert read("v1", "v2") == "hours"
+    assert read("v1", "v2", hours=20) == "hours"
+    assert read("v1", "v2", hours=19.5) == "samples"
+    assert read("v1", "v2", more=', pod="p"') == "samples"
+    assert read("v1", "v3") == "samples"  # on other nodes
+    assert read("v1", "v4") == "samples"  # three hours of data
+    assert read("v1", "none") == "samples"
 
 
 def test_shares_are_exact_and_new_and_removed_functions_are_there(compare, known):  # noqa: F811

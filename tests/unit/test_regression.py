@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from dashboards.comparing import moved
 from streams import regression
 from streams.regression import Side, adjusted, compare, incomplete_beta, student
 
@@ -67,6 +68,29 @@ def findings(a, b, rate=0.05):
 def test_two_halves_of_an_unchanged_program_give_no_finding(evenness):
     quiet = sum(not len(findings(*halves(seed, evenness))) for seed in range(100))
     assert quiet >= 95
+
+
+@pytest.mark.parametrize("evenness", [30.0, 1e6])
+def test_hours_of_the_same_nodes_are_clusters_as_good(evenness):
+    def by_hour(cells, hours):
+        return cells.reshape(NODES, hours, -1).sum(axis=0)
+
+    quiet, found = 0, 0
+    for seed in range(100):
+        random = np.random.default_rng([7, seed])
+        whole = by_hour(run(random, mixes_of(random, shares_of(), evenness), 400_000, evenness, 48), 48)
+        quiet += not len(findings(whole[:24], whole[24:]))
+    for seed in range(10):
+        random = np.random.default_rng([11, seed])
+        before = mixes_of(random, shares_of(), 1000.0)
+        after = before * 0.93 / 0.95
+        after[:, 0] = before[:, 0] * 1.4
+        sides = (
+            run(random, mixes, minutes=24, evenness=1000.0) for mixes in (before, after / after.sum(axis=1)[:, None])
+        )
+        found += 0 in findings(*(by_hour(cells, 24) for cells in sides))
+    assert quiet >= 95
+    assert found == 10
 
 
 def test_a_plain_multinomial_test_would_cry_wolf():
@@ -171,3 +195,11 @@ def test_benjamini_hochberg_by_hand():
     p = np.array([0.01, 0.04, 0.03, 0.005, 0.8])
     assert adjusted(p) == pytest.approx([0.025, 0.05, 0.05, 0.025, 0.8])
     assert adjusted(np.array([])).tolist() == []
+
+
+def test_how_much_of_a_load_lies_elsewhere():
+    assert moved({"a": 30, "b": 10}, {"a": 3, "b": 1}) == 0
+    assert moved({"a": 30, "b": 10}, {"a": 1, "b": 1}) == pytest.approx(0.25)
+    assert moved({"a": 1}, {"b": 1}) == 1
+    assert moved({"a": 90, "b": 10}, {"a": 100}) == pytest.approx(0.1)
+    assert moved({}, {}) == moved({"a": 1}, {}) == 1
