@@ -141,3 +141,17 @@ def chosen(names: tuple[str, ...]) -> tuple[Entry, ...]:
         raise UsageError(f"there is no collector {unknown[0]!r}; there are: {', '.join(known)}, or none")
     named = tuple(known[name] for name in dict.fromkeys(names))
     return named or tuple(entry for entry in known.values() if entry.always_on)
+
+
+def measurable(names: tuple[str, ...]) -> tuple[Entry, ...]:
+    """Return the gadgets of these names that run for a while (all but snapshots); those always on when none is given.
+
+    Raises:
+        UsageError: there is no such gadget.
+    """
+    known = {name: entry for name, entry in BY_NAME.items() if entry.verb != "snapshot"}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UsageError(f"there is no gadget {unknown[0]!r} that runs; there are: {', '.join(known)}")
+    named = tuple(known[name] for name in dict.fromkeys(names))
+    return named or tuple(entry for entry in known.values() if entry.always_on)

@@ -23,6 +23,7 @@ def gadget() -> None:
 
 gadget.add_command(watch.top)
 gadget.add_command(watch.snapshot)
+gadget.add_command(watch.cost)
 
 
 @gadget.command("list")

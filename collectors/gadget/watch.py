@@ -161,3 +161,36 @@ def snapshot(name: str, selected: Selected, sort: str | None, output: str, argum
     for at, line in enumerate(lines(found, columns, Screen().room()[0])):
         click.secho(line, bold=at == 0)
     click.echo(f"{found.num_rows:,} rows", err=True)
+
+
+@click.command()
+@click.argument("gadgets", nargs=-1, metavar="[GADGET]...")
+@_SORT
+@_OUTPUT
+@click.option("--timeout", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Seconds to measure.")
+def cost(gadgets: tuple[str, ...], sort: str | None, output: str, timeout: float) -> None:
+    """Run gadgets (those that are always on, or these) together, and show what each of them costs.
+
+    In percent of one core: programs in the kernel, and the user space part. Names are those of 'gadget list', of top
+    with top_ before them.
+    """
+    from collectors.catalogue import Shared, measurable
+    from collectors.gadget import cost as costs
+    from collectors.gadget.table import Screen, choose, lines, names, ordered, show_json
+    from collectors.settings import AgentOptions
+    from collectors.symbols import Symbolizer
+    from collectors.workload import Workloads
+
+    known = costs.COLUMNS.names
+    columns = choose(output, known, costs.SHOWN)
+    by = names(sort, known) if sort else None
+    chosen = measurable(gadgets)
+    click.echo(f"measuring {len(chosen)} gadgets for {timeout:g} s", err=True)
+    found = costs.measure(chosen, Shared(Workloads(), Symbolizer(), AgentOptions()), timeout, until_asked())
+    if by:
+        found = ordered(found, by)
+    if columns is None:
+        show_json(found)
+        return
+    for at, line in enumerate(lines(found, columns, Screen().room()[0])):
+        click.secho(line, bold=at == 0)

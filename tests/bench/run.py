@@ -6,13 +6,14 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 
-from tests.bench import agent, ingest, pipeline, reading, recovery
+from tests.bench import agent, gadgets, ingest, pipeline, reading, recovery
 
 PARTS: dict[str, Callable[[], Iterator[tuple[str, float, str]]]] = {
     "pipeline": pipeline.figures,
     "recovery": recovery.figures,
     "reading": reading.figures,
     "agent": agent.figures,
+    "gadgets": gadgets.figures,
     "ingest": ingest.figures,
 }
 
