@@ -101,6 +101,8 @@ ALL = (
     Entry("tcp", "TCP connections' lives, with bytes each way", "trace.tcp:Tcp", "trace", always_on=False),
     Entry("tcpretrans", "TCP segments sent again, and whose", "trace.tcpretrans:TcpRetransmit", "trace"),
     Entry("tcpdrop", "TCP packets dropped, with the kernel's reason", "trace.tcpdrop:TcpDrop", "trace"),
+    Entry("dns", "DNS questions, their answers and who asked", "trace.dns:Dns", "trace", always_on=False),
+    Entry("ssl", "calls of OpenSSL: bytes, latency, handshakes", "trace.ssl:Ssl", "trace", always_on=False),
     Entry("oomkill", "processes killed for want of memory", "trace.oomkill:OomKill", "trace"),
     Entry("open", "files opened, with flags and result", "trace.open:Open", "trace", always_on=False),
     Entry("bind", "addresses that sockets are bound to", "trace.bind:Bind", "trace"),

@@ -58,4 +58,4 @@ def _confine(given: AgentSettings) -> None:
     requirements.missing()  # mounts tracefs and links kernel headers
     for directory in (given.spool.directory, default_cache()):
         privileges.take_over(directory)
-    privileges.drop()
+    privileges.drop(privileges.kept(given.agent.collectors).values())

@@ -57,7 +57,7 @@ def run(settings: AgentSettings, stop: threading.Event) -> None:
         agent.start()
         if watch is not None:
             watch.wait(_PODS_S)  # usually over: compiling took longer
-        if more := privileges.beyond():
+        if more := privileges.beyond(kept=privileges.kept(settings.agent.collectors).values()):
             log.warning("the agent has rights that it does not need", extra={"rights": more[:8]})
         if scrapers is not None:
             scrapers.start()

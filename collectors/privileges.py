@@ -23,6 +23,8 @@ KEPT = {
     "CAP_SYSLOG": 34,  # addresses in /proc/kallsyms: names of kernel functions
     "CAP_CHECKPOINT_RESTORE": 40,  # /proc/PID/map_files: symbols of a file that was deleted or lies in a container
 }
+FOR_COLLECTORS = {"dns": {"CAP_NET_RAW": 13}}  # a packet socket for each namespace that appears
+"""What a collector needs beyond that, kept where ``agent.collectors`` names it."""
 _VERSION = 0x20080522
 _SET_NO_NEW_PRIVS, _CAPBSET_READ, _CAPBSET_DROP, _CAP_AMBIENT = 38, 23, 24, 47
 _AMBIENT_IS_SET, _AMBIENT_LOWER = 1, 3
@@ -62,9 +64,14 @@ def drop(kept: Iterable[int] = KEPT.values()) -> None:
     _call(_CAPSET, header, ctypes.create_string_buffer(wanted, 24))
 
 
-def beyond(proc: Path = Path("/proc/self")) -> list[str]:
-    """Return what threads of a process hold beyond ``KEPT``, one line each; empty when all is as it should be."""
-    allowed = sum(1 << number for number in KEPT.values())
+def kept(collectors: Iterable[str]) -> dict[str, int]:
+    """Return ``KEPT`` and what the collectors of these names need."""
+    return dict(KEPT, **{name: number for each in collectors for name, number in FOR_COLLECTORS.get(each, {}).items()})
+
+
+def beyond(proc: Path = Path("/proc/self"), kept: Iterable[int] = KEPT.values()) -> list[str]:
+    """Return what threads of a process hold beyond ``kept``, one line each; empty when all is as it should be."""
+    allowed = sum(1 << number for number in kept)
     lines = []
     for task in sorted((proc / "task").iterdir(), key=lambda path: int(path.name)):
         try:

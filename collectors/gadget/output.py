@@ -114,6 +114,8 @@ def _result(row: Mapping[str, Any]) -> str:
     number = row["result"]
     if row["kind"] == "exit":
         return str(row["detail"])
+    if row["kind"] == "dns" and number >= 0:
+        return str(row["attributes"]["rcode"])
     return errno.errorcode.get(-number, str(number)) if number < 0 else str(number)
 
 

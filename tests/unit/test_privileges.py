@@ -52,6 +52,15 @@ def test_a_thread_with_more_than_the_others_is_found(tmp_path):
     assert privileges.beyond(tmp_path) == ["thread 11 has CapEff 200000 too much"]
 
 
+def test_a_collector_that_needs_more_keeps_that_alone(tmp_path):
+    kept = privileges.kept(("exec", "dns"))
+    assert kept == {**privileges.KEPT, "CAP_NET_RAW": 13}
+    assert privileges.kept(("exec",)) == privileges.KEPT
+    status(tmp_path, 7, f"{sum(1 << number for number in kept.values()):016x}")
+    assert privileges.beyond(tmp_path) == ["thread 7 has CapEff 2000 too much"]
+    assert privileges.beyond(tmp_path, kept.values()) == []
+
+
 def test_threads_that_end_meanwhile_are_no_error():
     ended = threading.Event()
     threads = [threading.Thread(target=ended.wait) for _ in range(3)]
