@@ -3,7 +3,8 @@
 A sample belongs to the binary whose code ran: the file of its innermost user frame, ``[kernel]`` when it has none. It
 is unwound when one of its frames is a place where threads begin; a C library without symbols does not name that place,
 so a nameless frame of it at the root counts too when it has called something. It is named when no frame stands for a
-nameless address (``[libfoo.so]``, ``[unknown]``). The kernel walks its own stack by tables, so that part is unwound.
+nameless address (``[libfoo.so]``, ``[unknown]``). The kernel walks its own stack by tables, and where every frame has a
+line an interpreter told its own: these are unwound.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ ENTRIES = (
     # glibc and musl: programs and threads
     "_start", "__libc_start_main", "__libc_start_main_impl", "__libc_start_call_main", "libc_start_main_stage2",
     "start_thread", "clone", "__clone", "clone3", "__clone3", "__clone_internal",
-    # Go: goroutines and the scheduler's own stack
-    *(f"runtime.{name}{abi}" for name in ("goexit", "mcall", "mstart", "rt0_go", "sigtramp") for abi in ("", ".abi0")),
-    # V8's builtin that JavaScript is entered by; CPython's module and thread
-    "Builtins_JSEntry", "Builtins_JSConstructEntry", "Builtins_JSRunMicrotasksEntry", "<module>", "_bootstrap",
+    # Go: goroutines, and the stacks that the scheduler switches to
+    *(f"runtime.{name}{abi}" for name in ("goexit", "mcall", "mstart", "morestack", "rt0_go", "sigtramp")
+      for abi in ("", ".abi0")),
+    # V8: what JavaScript is entered by
+    "Builtins_JSEntry", "Builtins_JSConstructEntry", "Builtins_JSRunMicrotasksEntry",
 )  # fmt: skip
 """Functions that a whole stack has: threads begin in them, or an interpreter's code does."""
 
@@ -53,7 +55,7 @@ _OF = """\
                        user_lines[-1] > 0 OR startsWith(user_files[-1], '[anon'), {managed:String},
                        user_files[-1] != '', user_files[-1],
                        startsWith(user_names[-1], '['), user_names[-1], '[no file]') AS binary,
-               users = 0 OR hasAny(user_names, {entries:Array(String)})
+               users = 0 OR arrayAll(line -> line > 0, user_lines) OR hasAny(user_names, {entries:Array(String)})
                    OR (users > 1 AND nameless[1] AND user_files[1] != user_files[2]
                        AND match(user_files[1], {c_library:String})) AS reaches,
                NOT has(nameless, 1) AS all_named,

@@ -34,6 +34,9 @@ STACKS = {  # value: frames root first, (function, file[, line])
     167: (("[exited]", ""),),
     173: (("[libcall.so.1]", "/usr/lib/libcall.so.1"), ("each", "/srv/called")),
     179: (("runtime.goexit.abi0", "/srv/go"), ("main.main", "/srv/go"), ("__vdso_clock_gettime", "[vdso]")),
+    191: (("<module>", "/srv/run.py", 3), ("work", "/srv/run.py", 9)),
+    193: (("runtime.morestack", "/srv/go"), ("runtime.newstack", "/srv/go")),
+    197: (("sell", "/srv/shop.js", 7), ("[anon]", "[anon]")),
     181: None,  # its stack has not arrived
 }
 WANTED = {  # value, unwound, named, both
@@ -43,7 +46,8 @@ WANTED = {  # value, unwound, named, both
     "/srv/bare": (127, 0, 0, 0),
     LIBC: (268, 131, 131, 131),
     "[kernel]": (288, 288, 139, 139),
-    MANAGED: (471, 471, 308, 308),
+    MANAGED: (859, 662, 499, 499),
+    "/srv/go": (193, 193, 193, 193),
     "[exited]": (167, 0, 0, 0),
     "/srv/called": (173, 0, 0, 0),
     "[vdso]": (179, 179, 179, 179),
@@ -125,7 +129,7 @@ def test_the_selection_and_the_table(asked):
     out, _err = asked("-n", "2")
     assert len(out.splitlines()) == 4
     both = sum(row[3] for row in WANTED.values()) + 7
-    assert out.splitlines()[-1].startswith(f"{both / (sum(STACKS) + 7):.1%} of all is unwound and named; these 2 of 11")
+    assert out.splitlines()[-1].startswith(f"{both / (sum(STACKS) + 7):.1%} of all is unwound and named; these 2 of 12")
     out, err = asked("none")
     assert out == ""
     assert 'nothing recorded for cpu{service="none"}' in err
