@@ -12,10 +12,10 @@ from collectors.catalogue import Entry, Shared
 from collectors.gadget import cluster as nodes
 from collectors.gadget.filters import Filters
 from collectors.gadget.view import View
+from collectors.kubernetes.live import workloads
 from collectors.settings import AgentSettings
 from collectors.symbols import Symbolizer
 from collectors.wanted import Wanted
-from collectors.workload import Workloads
 from runtime.kafka_command import Where
 from runtime.stopping import until_asked
 from streams.schema.messages import Interval
@@ -28,7 +28,7 @@ def here(
 ) -> None:
     """Count on this node; show it at the end, or every ``interval_s`` seconds anew."""
     settings = AgentSettings()
-    collector = entry.load().make(Shared(Workloads(), Symbolizer(), settings.agent), in_kernel)
+    collector = entry.load().make(Shared(workloads(), Symbolizer(), settings.agent), in_kernel)
     stop = until_asked()
     collector.start()
     began_ns, began = time.time_ns(), time.monotonic()

@@ -12,10 +12,10 @@ from collectors.events import EventCollector
 from collectors.gadget import cluster as nodes
 from collectors.gadget.filters import Filters
 from collectors.gadget.output import Printer
+from collectors.kubernetes.live import workloads
 from collectors.settings import AgentSettings
 from collectors.symbols import Symbolizer
 from collectors.wanted import Wanted
-from collectors.workload import Workloads
 from runtime.kafka_command import Where
 from runtime.stopping import until_asked
 from streams.schema.messages import Interval
@@ -26,7 +26,7 @@ _POLL_S = 0.2
 def here(entry: Entry, in_kernel: Wanted, wanted: Filters, printer: Printer, timeout_s: float) -> None:
     """Show this node's events. What the kernel knows of them is looked at there (``in_kernel``), the rest here."""
     settings = AgentSettings()
-    collector = entry.load().make(Shared(Workloads(), Symbolizer(), settings.agent), in_kernel)
+    collector = entry.load().make(Shared(workloads(), Symbolizer(), settings.agent), in_kernel)
     assert isinstance(collector, EventCollector)
     stop = until_asked()
     collector.start(live=True)

@@ -97,16 +97,16 @@ def top(
     """Show who did most in each interval, until Ctrl-C or --timeout; then what was lost."""
     from collectors.catalogue import Shared, of_verb
     from collectors.gadget.table import Screen, choose, lines, names, ordered, show_json
+    from collectors.kubernetes.live import workloads
     from collectors.settings import AgentOptions
     from collectors.symbols import Symbolizer
-    from collectors.workload import Workloads
 
     kind = of_verb("top")[name].load()
     known = kind.columns.names
     columns = choose(output, known, kind.shown)
     by = names(sort or kind.sort, known)
     wanted = selected.filters()
-    gadget = kind.make(Shared(Workloads(), Symbolizer(), AgentOptions()), selected.in_kernel())
+    gadget = kind.make(Shared(workloads(), Symbolizer(), AgentOptions()), selected.in_kernel())
     screen = Screen()
     stop = until_asked()
     try:
@@ -145,14 +145,14 @@ def snapshot(name: str, selected: Selected, sort: str | None, output: str, argum
     """Show the processes or sockets that there are now."""
     from collectors.catalogue import of_verb
     from collectors.gadget.table import Screen, choose, lines, names, ordered, show_json
-    from collectors.workload import Workloads
+    from collectors.kubernetes.live import workloads
 
     kind = of_verb("snapshot")[name].load()
     known = kind.columns.names
     columns = choose(output, known, (*kind.shown, *(("arguments",) if arguments and "arguments" in known else ())))
     by = names(sort, known) if sort else None
     asked = arguments or "arguments" in (*(columns or ()), *(by or ()))
-    found = selected.filters().apply(kind(Workloads(), arguments=asked).take())
+    found = selected.filters().apply(kind(workloads(), arguments=asked).take())
     if by:
         found = ordered(found, by)
     if columns is None:
@@ -177,16 +177,16 @@ def cost(gadgets: tuple[str, ...], sort: str | None, output: str, timeout: float
     from collectors.catalogue import Shared, measurable
     from collectors.gadget import cost as costs
     from collectors.gadget.table import Screen, choose, lines, names, ordered, show_json
+    from collectors.kubernetes.live import workloads
     from collectors.settings import AgentOptions
     from collectors.symbols import Symbolizer
-    from collectors.workload import Workloads
 
     known = costs.COLUMNS.names
     columns = choose(output, known, costs.SHOWN)
     by = names(sort, known) if sort else None
     chosen = measurable(gadgets)
     click.echo(f"measuring {len(chosen)} gadgets for {timeout:g} s", err=True)
-    found = costs.measure(chosen, Shared(Workloads(), Symbolizer(), AgentOptions()), timeout, until_asked())
+    found = costs.measure(chosen, Shared(workloads(), Symbolizer(), AgentOptions()), timeout, until_asked())
     if by:
         found = ordered(found, by)
     if columns is None:

@@ -1,5 +1,6 @@
 """The pod watch, names of workloads and scraping by annotation, against a real Kubernetes API server."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from collectors.cgroup_ids import mounted
 from collectors.kubernetes import watch as watching
 from collectors.kubernetes.settings import KubernetesSettings
 from collectors.kubernetes.watch import PodWatch
@@ -22,6 +24,7 @@ from collectors.scrapers.settings import DiscoverySettings
 from collectors.workload import Pod
 from deploy.broker import free_port
 from tests.integration.kube import ADMIN, BUILD_S, ROOT, Kube, apiserver
+from tests.kernel.cgroups import cgroup, hierarchy, process_in
 
 # The first test builds the API server, which takes minutes on a machine that never did.
 pytestmark = [pytest.mark.services, pytest.mark.timeout(BUILD_S + 120)]
@@ -285,17 +288,44 @@ def go(gopprof):
         process.kill()
 
 
+def test_a_gadget_shows_a_pods_processes_by_name(kube, namespace, unique, tmp_path):
+    number = os.urandom(32).hex()
+    uid = kube.pod(namespace, "shop", unique, labels={NAME: "checkout"})["metadata"]["uid"]
+    kube.status(namespace, "shop", containers=[("web", number)])
+    (tmp_path / "token").write_text(ADMIN)
+    with contextlib.ExitStack() as stack:
+        root = mounted() or stack.enter_context(hierarchy(tmp_path / "v2", "cgroup2"))
+        directory = stack.enter_context(cgroup(root, f"kubepods/besteffort/pod{uid}/{number}"))
+        process = stack.enter_context(process_in(directory))
+        done = subprocess.run(
+            [sys.executable, "-m", "deploy.cli", "gadget", "snapshot", "process", "-n", namespace, "-o", "json"],
+            cwd=ROOT, capture_output=True, text=True, timeout=60, check=False, env=environment(kube, unique, tmp_path),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        (row,) = [json.loads(line) for line in done.stdout.splitlines()]
+        assert {name: row[name] for name in ("pid", "namespace", "pod", "container", "service", "version")} == {
+            "pid": process.pid, "namespace": namespace, "pod": "shop", "container": "web", "service": "checkout",
+            "version": "v1",
+        }  # fmt: skip
+
+
+def environment(kube, node, directory):
+    """Return the variables of an agent on a node of this API server; the token stands in the directory."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PERFSTREAM_")} | {
+        "PERFSTREAM_NODE": node,
+        "PERFSTREAM_AGENT_KUBERNETES_SERVER": kube.address,
+        "PERFSTREAM_AGENT_KUBERNETES_TOKEN_FILE": str(directory / "token"),
+        "PERFSTREAM_AGENT_KUBERNETES_CA_FILE": str(kube.ca),
+    }
+
+
 def test_the_agent_itself_watches_and_scrapes(kube, namespace, unique, tmp_path, go):
     kube.pod(namespace, "shop", unique, annotations=grafana(go, memory="true"))
     kube.status(namespace, "shop")
     (tmp_path / "token").write_text(ADMIN)
     port = free_port()
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("PERFSTREAM_")} | {
-        "PERFSTREAM_NODE": unique,
+    environ = environment(kube, unique, tmp_path) | {
         "PERFSTREAM_AGENT_COLLECTORS": "none",
-        "PERFSTREAM_AGENT_KUBERNETES_SERVER": kube.address,
-        "PERFSTREAM_AGENT_KUBERNETES_TOKEN_FILE": str(tmp_path / "token"),
-        "PERFSTREAM_AGENT_KUBERNETES_CA_FILE": str(kube.ca),
         "PERFSTREAM_KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}",
     }
     with subprocess.Popen(

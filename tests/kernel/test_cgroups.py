@@ -3,7 +3,6 @@
 import contextlib
 import subprocess
 import sys
-import uuid
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from collectors.cgroup_ids import CgroupIds, mounted
 from collectors.trace.exec import Exec
 from collectors.workload import Pod, Workload, Workloads
 from tests.cgroup_trees import ID, UID, V1, V2
+from tests.kernel.cgroups import cgroup, hierarchy, process_in
 from tests.kernel.known import Taken, started, until
 
 RUNS = 97
@@ -22,8 +22,7 @@ PODS = {ID: Pod("ns", "pod-1", "web", "shop", "v2"), UID: Pod("ns", "pod-1", "",
 def v2(tmp_path_factory):
     """Where cgroup v2 is mounted; where it is not, it is mounted for the test."""
     with contextlib.ExitStack() as stack:
-        root = mounted() or stack.enter_context(hierarchy(tmp_path_factory.mktemp("v2"), "cgroup2"))
-        yield root
+        yield mounted() or stack.enter_context(hierarchy(tmp_path_factory.mktemp("v2"), "cgroup2"))
 
 
 @pytest.fixture(scope="module")
@@ -31,42 +30,6 @@ def v1(tmp_path_factory):
     """A v1 hierarchy of our own, without controllers: any node can have one beside whatever it has."""
     with hierarchy(tmp_path_factory.mktemp("v1"), "cgroup", "-o", "none,name=perfstream") as root:
         yield root
-
-
-@contextlib.contextmanager
-def hierarchy(root, kind, *options):
-    subprocess.run(["mount", "-t", kind, *options, "perfstream", str(root)], check=True)
-    try:
-        yield root
-    finally:
-        subprocess.run(["umount", str(root)], check=True)
-
-
-@contextlib.contextmanager
-def cgroup(root, path):
-    """Make a cgroup below one of the test's own, and remove both."""
-    top = root / f"perfstream-{uuid.uuid4().hex[:8]}"
-    made = [top, *(top / part for part in reversed(list(map(str, Path(path).parents))[:-1])), top / path]
-    try:
-        for each in made:
-            each.mkdir(exist_ok=True)
-        yield top / path
-    finally:
-        for each in reversed(made):
-            with contextlib.suppress(FileNotFoundError):
-                each.rmdir()
-
-
-@contextlib.contextmanager
-def process_in(directory, *environ):
-    """A process in a cgroup."""
-    with subprocess.Popen(["/bin/sleep", "60"], env=dict(each.split("=") for each in environ)) as process:
-        try:
-            (directory / "cgroup.procs").write_text(str(process.pid))
-            until(lambda: Path(f"/proc/{process.pid}/exe").readlink().name == "sleep")
-            yield process
-        finally:
-            process.kill()
 
 
 def wanted(layout):
