@@ -236,9 +236,14 @@ class Workloads:
         again = before is not None and before.identity == who and before.unnamed_until
         until = 0.0 if named else again or now + self._new_s
         self._known.put(pid, _Known(who, workload, now, until))
-        if cgroup_id and workload.container:
+        if workload.container and self._is_of_one(cgroup_id):
             self._by_cgroup.put(cgroup_id, workload)
         return workload
+
+    def _is_of_one(self, cgroup_id: int) -> bool:
+        """Return whether an id is one container's. With cgroup v1 it is the v2 root's, 1, or the runtime's own."""
+        place = self._cgroups.place(cgroup_id)
+        return bool(place.container_id) if place is not None else cgroup_id > 1
 
     def _of_gone(self, known: _Known, cgroup_id: int, name: str) -> Workload:
         """Return who a process is, or was: where that is a guess, what its cgroup says counts for more."""

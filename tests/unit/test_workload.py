@@ -258,6 +258,16 @@ def test_a_process_that_was_never_seen_is_told_by_its_cgroup(proc):
     assert workloads.of(97, 9, "sh") == Workload(container=other[:12], service="sh")
 
 
+@pytest.mark.parametrize("cgroup_id", [1, 7])
+def test_containers_that_share_a_v2_cgroup_are_not_mixed_up(proc, cgroup_id):
+    """With cgroup v1 the kernel tells the id of the v2 root, or of the runtime's own unit."""
+    places = Cgroups(c7="/system.slice/docker.service")
+    proc.put(1, environ=["OTEL_SERVICE_NAME=one"], cgroup=f"4:memory:/docker/{ID}\n0::/system.slice/docker.service")
+    workloads = resolver(proc, cgroups=places)
+    assert workloads.of(1, cgroup_id).service == "one"
+    assert workloads.of(50, cgroup_id, "sh").container == ""
+
+
 def test_what_a_process_of_the_same_container_declares_is_nearer_than_its_labels(proc):
     places = Cgroups(c5=f"/docker/{ID}")
     proc.put(1, environ=["OTEL_SERVICE_NAME=named"], cgroup=f"0::/docker/{ID}")
