@@ -9,6 +9,8 @@ BPF_HASH(started, u64, struct start, 16384);
 
 static __always_inline void issued(u64 *ctx)
 {
+    if (!wanted_process())
+        return;
     u64 rq = ctx[0], disk = read64(read64(rq, OFF_RQ_Q), OFF_Q_DISK);
     u64 task = bpf_get_current_task();
     struct start start = {.at = bpf_ktime_get_ns()};

@@ -32,18 +32,6 @@ static __always_inline void returned(struct call *call)
     }
 }
 
-// Before anything is read of it: whether a live gadget wants an event of who runs now.
-static __always_inline int wanted_now(s32 result, u64 latency)
-{
-#ifdef FILTERED
-    char comm[16] = {};
-    bpf_get_current_comm(comm, sizeof(comm));
-    return is_wanted(bpf_get_current_pid_tgid() >> 32, bpf_get_current_uid_gid(), comm, result, latency);
-#else
-    return 1;
-#endif
-}
-
 // Reserve an event of the call that now returns, 0 when nobody wants it or there is no room (counted). Its detail is
 // left as it is. Nothing is left to decide: events.ringbuf_submit it.
 static __always_inline struct event *told(const struct call *call, long result)

@@ -45,11 +45,10 @@ static __always_inline void keep(struct environment *e, char *to, int room, u64 
 static __always_inline void look(struct environment *e, u64 at, long n)
 {
     char *text = e->text;
-    if (n <= 18)
-        return;
     u64 first = word(text, 0);
     if (first == WORD('O', 'T', 'E', 'L', '_', 'S', 'E', 'R')) {
-        if (word(text, 1) == WORD('V', 'I', 'C', 'E', '_', 'N', 'A', 'M') && text[16] == 'E' && text[17] == '=')
+        if (n > 18 && word(text, 1) == WORD('V', 'I', 'C', 'E', '_', 'N', 'A', 'M') && text[16] == 'E'
+            && text[17] == '=')
             keep(e, e->said.service, NAME_ROOM, at + 18, n - 18);
     } else if (first == WORD('O', 'T', 'E', 'L', '_', 'R', 'E', 'S')) {
         if (n > 25 && word(text, 1) == WORD('O', 'U', 'R', 'C', 'E', '_', 'A', 'T')

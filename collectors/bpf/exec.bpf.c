@@ -40,12 +40,17 @@ static __always_inline void fill_place(struct executed *to, u64 task)
     bpf_probe_read_kernel(to->place, PLACE_BYTES, path->names);
 }
 
-static __always_inline struct event *begin(u64 task)
+static __always_inline struct event *begin(u64 task, const struct start *start, s32 result)
 {
+    u64 latency = start ? bpf_ktime_get_ns() - start->at : 0;
+    if (!wanted_now(result, latency))
+        return 0;
     struct event *event = reserve();
     if (!event)
         return 0;
     fill_current(event);
+    event->latency = latency;
+    event->result = result;
     struct executed *to = (struct executed *)event->detail;
     to->path[0] = 0;
     to->environment = UNREAD;
@@ -58,14 +63,12 @@ static __always_inline struct event *begin(u64 task)
 int tp_btf__sched_process_exec(u64 *ctx)
 {
     u64 task = bpf_get_current_task();
-    struct event *event = begin(task);
+    u32 old_pid = ctx[1];  // the thread that called; a successful exec gives it the process's own id
+    struct event *event = begin(task, started.lookup(&old_pid), 0);
+    started.delete(&old_pid);
     if (!event)
         return 0;
     struct executed *to = (struct executed *)event->detail;
-    u32 old_pid = ctx[1];  // the thread that called; a successful exec gives it the process's own id
-    struct start *start = started.lookup(&old_pid);
-    if (start)
-        event->latency = event->at - start->at;
     bpf_probe_read_kernel_str(to->path, sizeof(to->path), (void *)read64(ctx[2], OFF_BPRM_FILENAME));
     to->environment = read_environment(task, event->pid, event->at);
 #ifdef ARGUMENTS
@@ -77,8 +80,7 @@ int tp_btf__sched_process_exec(u64 *ctx)
     if (length > 0 && length <= ARGUMENT_BYTES && !bpf_probe_read_user(to->arguments, length, (void *)from))
         to->arguments_length = length;
 #endif
-    submit(event);
-    started.delete(&old_pid);
+    events.ringbuf_submit(event, 0);
     return 0;
 }
 
@@ -96,12 +98,10 @@ static __always_inline int leave(long result)
     struct start *start = started.lookup(&tid);
     if (result >= 0)
         return 0;
-    struct event *event = begin(bpf_get_current_task());
+    struct event *event = begin(bpf_get_current_task(), start, result);
     if (event) {
         struct executed *to = (struct executed *)event->detail;
-        event->result = result;
         if (start) {
-            event->latency = event->at - start->at;
             bpf_probe_read_user_str(to->path, sizeof(to->path), (void *)start->path);
 #ifdef ARGUMENTS
             u32 at = 0;
@@ -120,7 +120,7 @@ static __always_inline int leave(long result)
             to->arguments_length = at;
 #endif
         }
-        submit(event);
+        events.ringbuf_submit(event, 0);
     }
     started.delete(&tid);
     return 0;

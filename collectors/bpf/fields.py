@@ -12,6 +12,8 @@ TASK = {
     "OFF_TASK_LEADER": "task_struct.group_leader",
     "OFF_TASK_PARENT": "task_struct.real_parent",
     "OFF_TASK_CGROUPS": "task_struct.cgroups",
+    "OFF_TASK_CRED": "task_struct.cred",
+    "OFF_CRED_UID": "cred.uid",
     "OFF_CSS_SET_DFL_CGRP": "css_set.dfl_cgrp",
     "OFF_CGROUP_KN": "cgroup.kn",
     "OFF_KN_ID": "kernfs_node.id",

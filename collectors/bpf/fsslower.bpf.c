@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
-// Reads, writes, opens and fsyncs of files that took as long as the threshold (wanted.min_latency) or longer. What a call
-// was about is looked at only when it was slow: the registers still hold its arguments. NR_... are numbers of calls.
+// Reads, writes, opens and fsyncs of files that took as long as the threshold (wanted.min_latency) or longer. What a
+// call was about is looked at only when it was slow: the registers still hold its arguments. NR_... are numbers of calls.
 #define DETAIL_BYTES 808
 #include "event.h"
 #include "path.h"

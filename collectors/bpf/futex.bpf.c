@@ -47,7 +47,7 @@ static __always_inline void left(long result)
         how = CHANGED;
     else if (result == -4 || result <= -512)  // EINTR, and the kernel's marks of a call to be begun again
         how = INTERRUPTED;
-    if (hist_add(id >> 32, slot->op, how, took, slot->weight))
+    if (wanted_process() && hist_add(id >> 32, slot->op, how, took, slot->weight))
         remember(id >> 32, bpf_get_current_task());
 }
 

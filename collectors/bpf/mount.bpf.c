@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
-// What changes the mount tree: mount, umount, move_mount, pivot_root, and fsopen and fsmount, which make what move_mount
-// places. Options (mount's data, fsconfig) are never read: passwords stand in them.
+// What changes the mount tree: mount, umount, move_mount, pivot_root, and fsopen and fsmount, which make what
+// move_mount places. Options (mount's data, fsconfig) are never read: passwords stand in them.
 #define DETAIL_BYTES 312
 #define CALLS 1024
 #include "call.h"

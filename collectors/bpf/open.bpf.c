@@ -61,8 +61,8 @@ TRACEPOINT_PROBE(syscalls, sys_enter_openat2) { return entered(args->dfd, (u64)a
 TRACEPOINT_PROBE(syscalls, sys_exit_openat) { return left(args->ret); }
 TRACEPOINT_PROBE(syscalls, sys_exit_openat2) { return left_how(args->ret); }
 #ifdef OLD_CALLS
-// Machines of the first hour, such as x86; others have openat alone. Written out, as the loader asks for every tracepoint
-// that stands in TRACEPOINT_PROBE.
+// Machines of the first hour, such as x86; others have openat alone. Written out, as the loader asks for every
+// tracepoint that stands in TRACEPOINT_PROBE.
 int tracepoint__syscalls__sys_enter_open(struct tracepoint__syscalls__sys_enter_open *args)
 {
     return entered(AT_CWD, (u64)args->filename, args->flags, args->mode);

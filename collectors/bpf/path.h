@@ -15,7 +15,9 @@ struct file_path { u32 length; u32 whole; char names[PATH_ROOM + 256]; };
 static __always_inline void walk_path(struct file_path *to, u64 file)
 {
     u64 dentry = read64(file, OFF_FILE_DENTRY), mount = read64(file, OFF_FILE_MNT) - OFF_MOUNT_MNT;
-    u32 at = 0;
+    // How far it has come stands in memory: in a register the verifier would look at each length apart, for 0.2 s.
+    volatile u32 *at = &to->length;
+    *at = 0;
     to->whole = 0;
 #pragma clang loop unroll(disable)
     for (int i = 0; i < PATH_DEPTH; i++) {
@@ -30,16 +32,16 @@ static __always_inline void walk_path(struct file_path *to, u64 file)
             mount = above;
             continue;
         }
-        if (at >= PATH_ROOM)
+        u32 from = *at;
+        if (from >= PATH_ROOM)
             break;
-        int bytes = bpf_probe_read_kernel_str(&to->names[at & (PATH_ROOM - 1)], 256,
+        int bytes = bpf_probe_read_kernel_str(&to->names[from & (PATH_ROOM - 1)], 256,
                                               (void *)read64(dentry, OFF_DENTRY_NAME));
         if (bytes <= 1)
             break;
-        at += bytes;
+        *at = from + bytes;
         dentry = parent;
     }
-    to->length = at;
 }
 
 #endif

@@ -5,6 +5,18 @@
 #include "cost.h"
 #include "latency.h"
 
+// At a switch the thread that has waited is not the current one yet.
+static __always_inline int wanted_task(u64 task, u32 tgid)
+{
+#ifdef FILTERED
+    char comm[16] = {};
+    bpf_probe_read_kernel(comm, sizeof(comm), (void *)(task + OFF_TASK_COMM));
+    return is_wanted(tgid, read32(read64(task, OFF_TASK_CRED), OFF_CRED_UID), comm, 1, ~0ULL);
+#else
+    return 1;
+#endif
+}
+
 // since 0: it does not wait, or that wait is not taken. A thread that is woken again while it waits (it was preempted just
 // before it would have blocked) draws again: with sampling on, the rest of such a wait has a second chance.
 struct slot { u64 since; u32 pid; u32 weight; };
@@ -75,7 +87,7 @@ static __always_inline void switched(u64 *ctx)
     u32 tgid = load32(next, OFF_TASK_FLAGS) & 0x00200000 ? 2 : load32(next, OFF_TASK_TGID);  // PF_KTHREAD
     if (waited < 0)
         waited = 0;
-    if (hist_add(tgid, 0, 0, waited, slot->weight) && tgid != 2)
+    if (wanted_task(next, tgid) && hist_add(tgid, 0, 0, waited, slot->weight) && tgid != 2)
         remember(tgid, next);
 }
 

@@ -99,7 +99,7 @@ static __always_inline int count_stacks(void *ctx, u64 sum, int user_tasks_only)
     u64 *active = control_word(CONTROL_ACTIVE);
     if (!user || !kernel || !active)
         return 0;
-    if (!is_wanted_pid(bpf_get_current_pid_tgid() >> 32))
+    if (!wanted_process())
         return 1; /* of another process: it may well have a user stack */
     int user_bytes = bpf_get_stack(ctx, user->ips, sizeof(user->ips), BPF_F_USER_STACK);
     if (user_tasks_only && user_bytes <= 0)

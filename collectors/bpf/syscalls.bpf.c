@@ -71,7 +71,7 @@ static __always_inline void left(u64 *ctx)
         return;
     u64 took = bpf_ktime_get_ns() - slot->since;
     slot->since = 0;
-    if (hist_add(id >> 32, slot->nr, 0, took, slot->weight))
+    if (wanted_process() && hist_add(id >> 32, slot->nr, 0, took, slot->weight))
         remember(id >> 32, bpf_get_current_task());
 }
 

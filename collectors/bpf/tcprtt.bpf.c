@@ -21,7 +21,7 @@ static __always_inline void taken(u64 *ctx)
     if (port >= EPHEMERAL)
         port = 0;
     u32 tgid = read32(task, OFF_TASK_FLAGS) & 0x00200000 ? 2 : bpf_get_current_pid_tgid() >> 32;  // PF_KTHREAD
-    if (hist_add(tgid, side, port, us * 1000ULL, weight) && tgid != 2)
+    if (wanted_process() && hist_add(tgid, side, port, us * 1000ULL, weight) && tgid != 2)
         remember(tgid, task);
 }
 

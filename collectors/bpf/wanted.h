@@ -30,14 +30,18 @@ static __always_inline int is_wanted(u32 pid, u32 uid, const char *comm, s32 res
         && !(w->flags & WANT_COMM && !same_comm(w->comm, comm));
 }
 
-static __always_inline int is_wanted_pid(u32 pid)
+// The same of who runs now, for what is asked before there is an event.
+static __always_inline int wanted_now(s32 result, u64 latency)
 {
-    int zero = 0;
-    struct wanted *w = wanted.lookup(&zero);
-    return !w || !(w->flags & WANT_PID) || w->pid == pid;
+    char comm[16] = {};
+    bpf_get_current_comm(comm, sizeof(comm));
+    return is_wanted(bpf_get_current_pid_tgid() >> 32, bpf_get_current_uid_gid(), comm, result, latency);
 }
 #else
-static __always_inline int is_wanted_pid(u32 pid) { return 1; }
+static __always_inline int wanted_now(s32 result, u64 latency) { return 1; }
 #endif
+
+// Of what is counted and neither fails nor has a length of its own.
+static __always_inline int wanted_process(void) { return wanted_now(1, ~0ULL); }
 
 #endif

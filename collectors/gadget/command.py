@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ def _of_the_cluster(command: F) -> F:
 @click.option("--comm", default="", help="Only commands of this name.")
 @click.option("--failed", is_flag=True, help="Only what failed.")
 @click.option("--min-latency", default="", metavar="TIME", help="Only what took at least this long, e.g. 5ms.")
+@click.option("--args", is_flag=True, help="Show the arguments of programs; exec only. No agent collects them.")
 @click.option("-o", "output", default="columns", show_default=True, help="columns, columns=a,b,... or json.")
 @click.option("--timeout", type=click.FloatRange(0), default=0.0, help="End after so many seconds [never].")
 def trace(
@@ -102,6 +104,7 @@ def trace(
     comm: str,
     failed: bool,
     min_latency: str,
+    args: bool,
     output: str,
     timeout: float,
     cluster: bool,
@@ -114,22 +117,29 @@ def trace(
     from collectors.catalogue import of_verb
     from collectors.gadget import tracing
     from collectors.gadget.filters import Filters, duration_ns
-    from collectors.gadget.output import Printer
+    from collectors.gadget.output import EVENT_COLUMNS, Printer
     from collectors.wanted import Wanted
     from streams.schema.messages import EVENT
 
+    entry = of_verb("trace")[name]
+    if args:
+        if name != "exec" or cluster:
+            raise UsageError("--args is for exec on this node: agents do not collect arguments")
+        entry = replace(entry, where="trace.exec:ExecArguments")
+        if output == "columns":
+            output = f"columns={','.join(EVENT_COLUMNS[:-1])},attributes"
     least = duration_ns(min_latency) if min_latency else 0
     known = [name for name in ("cluster", "node", *EVENT.names) if not name.endswith("_ns")]
     printer = Printer(output, known, nodes=cluster)
     if cluster:
         everything = Filters(namespace, pod, container, service, comm, pid, uid, failed, least, node)
         where = kafka_command.find(config, kafka, topic_prefix)
-        tracing.cluster(of_verb("trace")[name], where, everything, printer, timeout)
+        tracing.cluster(entry, where, everything, printer, timeout)
         return
     if node:
         raise UsageError("--node goes with --cluster; without it this node is watched")
     wanted = Filters(namespace, pod, container, service)
-    tracing.here(of_verb("trace")[name], Wanted(pid, uid, comm, failed, least), wanted, printer, timeout)
+    tracing.here(entry, Wanted(pid, uid, comm, failed, least), wanted, printer, timeout)
 
 
 @gadget.command()
@@ -137,6 +147,8 @@ def trace(
 @_filters
 @_of_the_cluster
 @click.option("--pid", type=int, help="Only this process.")
+@click.option("--uid", type=int, help="Only this user.")
+@click.option("--comm", default="", help="Only threads whose command has this name.")
 @click.option(
     "-o",
     "output",
@@ -157,6 +169,8 @@ def profile(
     container: str,
     service: str,
     pid: int | None,
+    uid: int | None,
+    comm: str,
     output: str,
     flamegraph: Path | None,
     interval: float | None,
@@ -175,6 +189,8 @@ def profile(
 
     if timeout and interval and interval > timeout:
         raise UsageError("--interval is longer than --timeout")
+    if name in ("softirq", "hardirq") and (pid is not None or uid is not None or comm):
+        raise UsageError("interrupts belong to no process: --pid, --uid and --comm do not go with them")
     entry = of_verb("profile")[name]
     if entry.load().schema == "profile":
         view = stacks.view(output, flamegraph, click.get_current_context().obj)
@@ -183,12 +199,13 @@ def profile(
     else:
         view = histogram.view(output)
     if cluster:
-        if pid is not None:
-            raise UsageError("what is published is by workload, not by process: --pid does not go with --cluster")
+        if pid is not None or uid is not None or comm:
+            raise UsageError("what is published is by workload: --pid, --uid and --comm do not go with --cluster")
         where = kafka_command.find(config, kafka, topic_prefix)
         wanted = Filters(namespace, pod, container, service, node=node)
         counting.cluster(entry, where, wanted, view, interval, timeout)
         return
     if node:
         raise UsageError("--node goes with --cluster; without it this node is watched")
-    counting.here(entry, Wanted(pid), Filters(namespace, pod, container, service), view, interval, timeout)
+    in_kernel = Wanted(pid, uid, comm)
+    counting.here(entry, in_kernel, Filters(namespace, pod, container, service), view, interval, timeout)

@@ -48,10 +48,10 @@ class Printer:
 
     def __init__(self, form: str, known: Sequence[str], *, nodes: bool = False) -> None:
         self._json = form == "json"
-        self._columns: tuple[str, ...] = ("time", "node", *_EVENT_COLUMNS[1:]) if nodes else _EVENT_COLUMNS
+        self._columns: tuple[str, ...] = ("time", "node", *EVENT_COLUMNS[1:]) if nodes else EVENT_COLUMNS
         self._headed = False
         if form.startswith("columns="):
-            allowed = {*known, *_EVENT_COLUMNS}
+            allowed = {*known, *EVENT_COLUMNS}
             self._columns = tuple(name.strip() for name in form.removeprefix("columns=").split(","))
             wrong = [name for name in self._columns if name not in allowed]
             if wrong:

@@ -80,7 +80,8 @@ def test_a_process_ends_once_whatever_its_threads_do(known, service, workloads):
 def test_what_finds_no_room_in_the_ring_is_counted(known, service, workloads):
     tiny, large = Exec(workloads, ring_bytes=4096), Exec(workloads)
     little, all_of_it = Taken(), Taken()
-    with started(tiny, large), Known(known, "flood", RUNS, service=service) as program:
+    # The large one sees all that the tiny one sees of others: it starts before and is read after it.
+    with started(large, tiny), Known(known, "flood", RUNS, service=service) as program:
         program.run()
         little.take(tiny)
         all_of_it.take(large)

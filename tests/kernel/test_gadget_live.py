@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,19 @@ def test_trace_exec_prints_every_exec_of_a_service_and_a_summary(known, service)
     assert seen >= shown
 
 
+def test_trace_exec_shows_arguments_and_directories_when_asked(known, service):
+    asked = ("trace", "exec", "--args", "--service", service, "--comm", "exe")
+    with running(*asked, waits_for="stdout") as (process, heading):
+        assert heading.split()[-1] == "ATTRIBUTES"
+        with Known(known, "exec", 13, 5, service=service) as program:
+            program.run()
+            time.sleep(0.5)
+            out, err = finish(process)
+    assert len(out.splitlines()) == 8
+    assert all(f"cwd={Path.cwd()} args=known nothing" in line for line in out.splitlines())
+    assert numbers(err) == [8, 8, 0]  # what does not go by this name is not even read
+
+
 def test_trace_tcpconnect_json_is_what_the_collector_publishes(known, service):
     with subprocess.Popen(
         [*COMMAND, "trace", "tcpconnect", "-o", "json", "--service", service, "--failed", "--timeout", "8"],
@@ -98,6 +112,9 @@ def test_profile_syscall_shows_percentiles_and_bars(known, service):
         (("trace", "nonsense"), "exec"),
         (("trace", "exec", "-o", "yaml"), "json"),
         (("trace", "exec", "--min-latency", "fast"), "250us"),
+        (("trace", "open", "--args"), "exec on this node"),
+        (("trace", "exec", "--args", "--cluster"), "agents do not collect arguments"),
+        (("profile", "softirq", "--comm", "x"), "no process"),
     ],
 )
 def test_a_wrong_argument_is_told_before_anything_is_loaded(arguments, says):

@@ -171,7 +171,7 @@ static void mounts(void)
     printf("{}\n");
 }
 
-/* bind TCP4 UDP6 ANY USED DENIED: addresses of each kind; one in use; one that is not ours. Unix sockets are not told. */
+/* bind TCP4 UDP6 ANY USED ELSEWHERE: addresses of each kind; one in use; one that is not ours. Not told: Unix sockets. */
 static void binds(void)
 {
     struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
