@@ -78,8 +78,6 @@ static __always_inline int hist_add(u32 tgid, u32 op, u16 kind, u64 ns, u64 weig
 {
     struct hist_key key = {.tgid = tgid, .op = op, .kind = kind, .bucket = bucket_of(ns)};
     struct hist_value *value, first = {.count = weight, .sum = ns * weight, .max = ns};
-    if (!is_wanted_pid(tgid))
-        return 0;
     int index = BUFFER;
     u32 second, *active = control.lookup(&index);
     u64 *inside = active ? count_in(active, &second) : 0;

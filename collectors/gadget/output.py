@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from streams.schema.errors import UsageError
 
-_EVENT_COLUMNS = ("time", "service", "comm", "pid", "ppid", "uid", "result", "latency", "detail")
+EVENT_COLUMNS = ("time", "service", "comm", "pid", "ppid", "uid", "result", "latency", "detail")
 _WIDTHS = {
     "time": 12, "node": 16, "cluster": 12,
     "namespace": 16, "pod": 24, "container": 12, "service": 20, "version": 12, "comm": 16, "pid": 7,
