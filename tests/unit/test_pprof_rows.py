@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from collectors.scrapers import pprof, rows
 from collectors.scrapers.growth import Growth
-from collectors.scrapers.scraper import _Job
+from collectors.scrapers.jobs import Job
 from collectors.scrapers.settings import ScrapeTarget
 from streams.schema import stacks
 from streams.schema.errors import CorruptRecordError
@@ -165,14 +165,14 @@ def test_growth_after_a_long_silence_is_stamped_as_the_last_hour():
 
 def test_jobs_are_aligned_and_spread():
     targets = [ScrapeTarget(f"http://10.0.0.{i}:6060") for i in range(100)]
-    jobs = [_Job(t, "heap", 60, (t.label, "heap")) for t in targets]
+    jobs = [Job(t, "heap", 60) for t in targets]
     due = [job.next_ns(NOW) for job in jobs]
     assert all(NOW < at <= NOW + 60 * SECOND for at in due)
     assert [job.next_ns(at) for job, at in zip(jobs, due, strict=True)] == [at + 60 * SECOND for at in due]
     assert [job.next_ns(at - 1) for job, at in zip(jobs, due, strict=True)] == due
     # Spread: no tenth of the interval has more than a third of them.
     assert max(np.bincount([(at - NOW) * 10 // (60 * SECOND + 1) for at in due])) < 33
-    growing = [_Job(t, "mutex", 60, (t.label, "mutex")).first_ns(NOW) for t in targets]
+    growing = [Job(t, "mutex", 60).first_ns(NOW) for t in targets]
     assert all(NOW <= at <= NOW + 2 * SECOND for at in growing)
     assert len(set(growing)) == 100
 
