@@ -19,8 +19,10 @@ TRACEPOINT_PROBE(syscalls, sys_exit_bind)
     struct call call;
     struct sockaddr_any asked = {};
     returned(&call);
-    if (!call.at)
-        return 0;  // under way when this began
+    if (!call.at) {  // its enter was not seen: nothing is known of it
+        count_lost();
+        return 0;
+    }
     bpf_probe_read_user(&asked, call.c < 24 ? 16 : 24, (void *)call.b);
     u64 table = read64(read64(read64(bpf_get_current_task(), OFF_TASK_FILES), OFF_FILES_FDT), OFF_FDT_FD);
     u64 file = read64(table, (u32)call.a * 8), sk = 0;
