@@ -63,3 +63,16 @@ def test_the_table_says_what_all_of_it_is():
     )
     out, _err = printed(coverage_command.write, rows, 1)
     assert out.splitlines()[-1] == "75.0% of all is unwound and named; these 1 of 2 binaries hold 75.0% of all"
+
+
+def test_a_narrow_terminal_shows_the_end_of_a_path():
+    paths = ["/usr/lib/x86_64-linux-gnu/libcrypto.so.3", "/srv/app"]
+    rows = coverage.shares([sums(path, 1) for path in paths], "nanoseconds")
+    lines = [{"binary": row["binary"], "value": "1 ns", "note": "x" * 30} for row in rows]
+    shown = [line["binary"] for line in coverage_command.fitted(lines, 68)]
+    assert shown == ["…_64-linux-gnu/libcrypto.so.3", "/srv/app"]
+    assert len(shown[0]) + 2 + len("value") + 2 + 30 == 68
+    least = next(line["binary"] for line in coverage_command.fitted(lines, 10))
+    assert (least, len(least)) == (f"…{paths[0][-19:]}", coverage_command.LEAST)
+    assert [line["binary"] for line in coverage_command.fitted(lines, 200)] == paths
+    assert coverage_command.fitted([], 80) == []
