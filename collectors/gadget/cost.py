@@ -12,10 +12,10 @@ import os
 import threading
 import time
 from collections.abc import Iterable
-from contextlib import ExitStack, closing, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -42,6 +42,14 @@ COLUMNS = pa.schema(
 SHOWN = ("gadget", "cpu_percent", "kernel_percent", "user_percent", "runs", "events", "lost", "memory_bytes", "why")
 SORT = "cpu_percent"
 INTERVAL_S, TOP_INTERVAL_S = 10.0, 1.0
+
+
+@runtime_checkable
+class HoldsMemory(Protocol):
+    """A gadget that has maps in the kernel."""
+
+    def memory_bytes(self) -> int:
+        """Return their memory."""
 
 
 @dataclass(slots=True)
@@ -113,15 +121,25 @@ class _Measured:
             "runs": after.run_cnt - self.before.run_cnt,
             "events": self.events,
             "lost": self.lost,
-            "memory_bytes": self.gadget.memory_bytes(),
+            "memory_bytes": self.gadget.memory_bytes() if isinstance(self.gadget, HoldsMemory) else 0,
             "why": "",
         }
 
 
-def measure(entries: Iterable[Entry], shared: Shared, seconds: float, stop: threading.Event) -> pa.RecordBatch:
+def measure(
+    entries: Iterable[Entry],
+    shared: Shared,
+    seconds: float,
+    stop: threading.Event,
+    *,
+    load: AbstractContextManager[object] | None = None,
+    settle_s: float = 0.0,
+) -> pa.RecordBatch:
     """Run gadgets together for so many seconds, or until ``stop``; return a row for each, the most expensive first.
 
-    One that cannot run here has a row that says why, and the others go on.
+    One that cannot run here has a row that says why, and the others go on. ``load`` begins when all are attached and
+    ends before they are detached. Nothing is counted for its first ``settle_s`` seconds, in which they read the names
+    of what runs.
 
     Raises:
         KernelError: not permitted to count the run time of programs.
@@ -133,6 +151,10 @@ def measure(entries: Iterable[Entry], shared: Shared, seconds: float, stop: thre
             stack.enter_context(closing(each.gadget))
         running = [each for each in measured if not each.why]
         stack.callback(os.close, _account())
+        if load is not None:
+            stack.enter_context(load)
+        if settle_s:
+            stop.wait(settle_s)
         began = time.monotonic()
         for each in running:
             each.begin(began)

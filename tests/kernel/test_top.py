@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pyarrow.compute as pc
 import pytest
 
@@ -61,6 +64,13 @@ def test_reads_and_writes_are_counted_by_process_and_file(moves, service, worklo
 MESSAGES, SIZE, BACK = 103, 1009, 13
 
 
+def ss(port):
+    """Return (bytes sent, bytes received) of the connection with this local port: the kernel's own books."""
+    command = ["ss", "-tinH", "sport", "=", f":{port}"]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return tuple(int(re.search(rf"{name}:(\d+)", out)[1]) for name in ("bytes_sent", "bytes_received"))
+
+
 @pytest.mark.parametrize(("family", "address"), [(4, "127.0.0.1:{}"), (6, "[::1]:{}")])
 def test_bytes_are_counted_by_connection_and_end(moves, service, workloads, family, address):
     with (
@@ -70,6 +80,7 @@ def test_bytes_are_counted_by_connection_and_end(moves, service, workloads, fami
         said = program.run()
         mine = rows(gadget, service=service)
         assert gadget.lost() == 0
+        told = ss(said["client_port"])
     server, client = address.format(said["port"]), address.format(said["client_port"])
     columns = ("local", "peer", "sent_bytes", "received_bytes", "sends", "receives")
     assert {row["pid"] for row in mine} == {program.pid}
@@ -79,23 +90,28 @@ def test_bytes_are_counted_by_connection_and_end(moves, service, workloads, fami
             (server, client, MESSAGES * BACK, MESSAGES * SIZE, MESSAGES, MESSAGES),
         ]
     )
+    assert told == (MESSAGES * SIZE, MESSAGES * BACK)
 
 
 GOOD, BAD = 10_007, 499
 
 
 def test_calls_errors_and_time_are_counted_by_call(moves, service, workloads):
-    with (
-        started(TopSyscalls(workloads)) as gadget,
-        Known(moves, "calls", GOOD, BAD, service=service) as program,
-    ):
-        said = program.run()
-        mine = {row["syscall"]: row for row in rows(gadget, pid=program.pid)}
-        assert gadget.lost() == 0
+    second = """
+        tracepoint:raw_syscalls:sys_exit /comm == "perfmoves"/ { @calls[args->id] = count(); }
+        tracepoint:raw_syscalls:sys_exit /comm == "perfmoves" && args->ret < 0/ { @errors[args->id] = count(); }
+    """
+    with started(TopSyscalls(workloads)) as gadget, Bpftrace(second) as trace:  # noqa: SIM117 - bpftrace ends before its maps are read
+        with Known(moves, "calls", GOOD, BAD, service=service) as program:
+            said = program.run()
+            mine = {row["syscall"]: row for row in rows(gadget, pid=program.pid)}
+            assert gadget.lost() == 0
     assert (mine["getppid"]["calls"], mine["getppid"]["errors"]) == (GOOD, 0)
     assert mine["close"]["errors"] == BAD
     assert 0 < mine["getppid"]["time_ns"] + mine["close"]["time_ns"] < said["took_ns"] * 2
     assert mine["getppid"]["service"] == service
+    getppid, close = "110", "3"
+    assert (trace.maps["@calls"][getppid], trace.maps["@errors"][close]) == (GOOD, BAD)
 
 
 def test_what_finds_no_room_is_counted(moves, service, workloads):
@@ -130,20 +146,33 @@ def test_names_and_users_are_filtered_in_the_kernel(moves, service, workloads, w
 WRITES = 97
 
 
+def disk(name):
+    """Return (reads, bytes read, bytes written) of a device: the kernel's own books, in sectors of 512 bytes.
+
+    Not its writes: each of ours must reach the disk, and its flush counts as another one there.
+    """
+    words = [int(word) for word in Path(f"/sys/class/block/{name}/stat").read_text().split()]
+    return np.array([words[0], words[2] * 512, words[6] * 512])
+
+
 def test_block_io_is_counted_by_process_device_and_operation(known, service, workloads, tmp_path):
     with (
         loop_device(tmp_path, WRITES * 4096) as device,
         started(TopBlockIo(workloads)) as gadget,
         Known(known, "write", device, WRITES, service=service) as program,
     ):
+        name = device.rsplit("/", 1)[-1]
+        before = disk(name)
         said = program.run()
-        mine = {row["operation"]: row for row in rows(gadget, pid=program.pid, device=device.rsplit("/", 1)[-1])}
+        after = disk(name)
+        mine = {row["operation"]: row for row in rows(gadget, pid=program.pid, device=name)}
         assert gadget.lost() == 0
     assert mine.keys() >= {"read", "write"}
     for each in ("read", "write"):
         assert (mine[each]["requests"], mine[each]["io_bytes"]) == (WRITES, WRITES * 4096)
         assert mine[each]["service"] == service
     assert 0 < mine["write"]["time_ns"] <= said["took_ns"]
+    assert (after - before).tolist() == [WRITES, WRITES * 4096, WRITES * 4096]
 
 
 CPU_MS, SWITCHES, BYTES = 211, 307, 1 << 20
@@ -186,6 +215,7 @@ def test_every_bpf_program_is_shown_with_its_runs_and_its_owner(moves, service, 
             with Bpftrace(script) as trace, Known(moves, "calls", GOOD, 0, service=service) as program:
                 program.run()
                 found = gadget.collect(1.0).to_pylist()
+                later = gadget.collect(1.0).to_pylist()
                 bpftrace = trace._process.pid
             (theirs,) = [row for row in found if row["pid"] == bpftrace and row["runs"] == GOOD]
             after = {name: each.run_cnt for name, each in loaded._programs.stats_by_program().items()}
@@ -193,6 +223,7 @@ def test_every_bpf_program_is_shown_with_its_runs_and_its_owner(moves, service, 
             gadget.close()
     assert trace.maps["@"] == GOOD
     assert theirs["comm"] == "bpftrace"
+    assert [row["runs"] for row in later if row["id"] == theirs["id"]] == [0]
     assert theirs["type"] in ("tracepoint", "perf_event")
     assert 20 < theirs["mean_ns"] == pytest.approx(theirs["run_time_ns"] / GOOD)
     assert theirs["maps"] >= 1
