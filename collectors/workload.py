@@ -15,75 +15,31 @@ a dictionary look-up and one read of ``stat`` for a known one. Memory: at most `
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Protocol
-from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from collectors.cgroup_ids import CgroupIds, mounted
-from collectors.cgroup_path import CgroupPlace, place_of
-from collectors.symbols import elf, files
+from collectors.cgroup_path import CgroupPlace
+from collectors.process_identity import VARIABLES, Identity, Pod, PodSource, Reader, Workload, base_name, clean
 from collectors.symbols.lru import Lru
 from streams.schema.messages import WORKLOAD
 
-VARIABLES = ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "PYROSCOPE_APPLICATION_NAME")
-_WANTED = {name.encode(): name for name in VARIABLES}
-_MAX_ENVIRON = 256 * 1024
+__all__ = ["VARIABLES", "Pod", "PodSource", "Workload", "Workloads"]
 _CHECK_S = 1.0
 _NEW_S = 60.0
-_PF_EXITING = 0x4  # Linux include/linux/sched.h, part of what /proc/PID/stat shows
-_LONGEST = 256
-_CLEAN = dict.fromkeys(range(32), " ") | {127: " "}
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """The part of the identity that differs from process to process; "" where unknown."""
-
-    namespace: str = ""
-    pod: str = ""
-    container: str = ""
-    service: str = ""
-    version: str = ""
-    heritage: Workload | None = field(default=None, compare=False, repr=False)
-    """What a child inherits, where a pod, a variable or a unit names the service. Not part of the identity."""
-    said: bool = field(default=False, compare=False, repr=False)
-    """A variable names the service, so that a child without it has another one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pod:
-    """What a pod source knows of one container. ``service`` and ``version`` come from labels or the image's tag."""
-
-    namespace: str
-    pod: str
-    container: str = ""
-    service: str = ""
-    version: str = ""
-
-
-class PodSource(Protocol):
-    """Looks pods up; must not block. A mapping from container id or pod uid to ``Pod`` is one."""
-
-    def get(self, key: str, /) -> Pod | None:
-        """Return the pod of a container id (64 hexadecimal digits) or of a pod uid (with dashes)."""
-
-
-_Identity = tuple[int, int, int]
 
 
 @dataclass(slots=True)
 class _Known:
-    identity: _Identity
+    identity: Identity
     workload: Workload
     checked_s: float
     unnamed_until: float = 0.0
@@ -114,14 +70,12 @@ class Workloads:
         bound: int = 8192,
         cgroups: CgroupIds | None = None,
     ) -> None:
-        self._pods: PodSource | Mapping[str, Pod] = {} if pods is None else pods
+        self._reader = Reader({} if pods is None else pods, proc)
         self._new_s = 0.0 if pods is None else _NEW_S
         self._cgroups = cgroups or CgroupIds(mounted(proc / "self/mountinfo"), clock)
-        self._proc = proc
         self._clock = clock
         self._known: Lru[int, _Known] = Lru(bound)
         self._by_cgroup: Lru[int, Workload] = Lru(bound)
-        self._build_ids: Lru[tuple[int, int, int], str] = Lru(1024)
         self._lock = threading.Lock()
 
     def columns(
@@ -184,12 +138,12 @@ class Workloads:
             variables: those of ``VARIABLES`` that it has been given, None when that is unknown.
         """
         with self._lock:
-            who = self._identity(pid)
-            read = self._read(pid, variables) if who is not None else None
+            who = self._reader.identity(pid)
+            read = self._reader.read(pid, variables) if who is not None else None
             if who is not None and read is not None:
                 self._keep(pid, who, *read, cgroup_id)
                 return
-            name = _clean(_base_name(path) or comm)
+            name = clean(base_name(path) or comm)
             known = self._gone(name, ppid, variables)
             self._known.put(pid, known)
             self._of_gone(known, cgroup_id, name)
@@ -198,7 +152,7 @@ class Workloads:
         """Return who a process is that was gone at once, as far as its cgroup does not say more."""
         parent, now = self._declared(ppid), self._clock()
         if variables is not None:
-            itself, _ = self._named(CgroupPlace(), variables, name)
+            itself, _ = self._reader.named(CgroupPlace(), variables, name)
             if parent and not parent.said and (parent.pod or not itself.said):
                 itself = parent  # a pod or a unit names both
             elif ppid:
@@ -216,21 +170,21 @@ class Workloads:
         known = self._known.get(pid)
         now = self._clock()
         if known is not None and now - known.checked_s < _CHECK_S:
-            return self._of_gone(known, cgroup_id, _clean(comm))
-        who = self._identity(pid)
+            return self._of_gone(known, cgroup_id, clean(comm))
+        who = self._reader.identity(pid)
         if who is not None and known is not None and known.identity == who:
             known.checked_s = now
             if now >= known.unnamed_until:
                 return known.workload
-        read = self._read(pid) if who is not None else None
+        read = self._reader.read(pid) if who is not None else None
         if who is None or read is None:
-            name = _clean(comm)
+            name = clean(comm)
             if known is None:
                 known = _Known(_GONE, Workload(service=name or "unknown"), now, guess="name")
             return self._of_gone(known, cgroup_id, name)
         return self._keep(pid, who, *read, cgroup_id)
 
-    def _keep(self, pid: int, who: _Identity, workload: Workload, named: bool, cgroup_id: int) -> Workload:
+    def _keep(self, pid: int, who: Identity, workload: Workload, named: bool, cgroup_id: int) -> Workload:
         """Note what was read of a process; ``named``: its container is known, or it is in none."""
         now, before = self._clock(), self._known.get(pid)
         again = before is not None and before.identity == who and before.unnamed_until
@@ -252,150 +206,33 @@ class Workloads:
         place, sibling = self._cgroups.place(cgroup_id), self._by_cgroup.get(cgroup_id)
         if known.guess == "itself":
             if place is not None and place != CgroupPlace():
-                known.workload, settled = self._named(place, known.variables, known.name)
+                known.workload, settled = self._reader.named(place, known.variables, known.name)
                 known.guess = "" if settled else "itself"
             return known.workload
         if place is None and sibling is None:
             return known.workload
         if place is not None and not place.container_id:
             if place.unit and known.guess == "name":
-                known.workload = Workload(service=_clean(place.unit))
+                known.workload = Workload(service=clean(place.unit))
         elif sibling is not None:
             # What a parent in the same container says is nearer.
             if known.workload.container != sibling.container:
                 known.workload = sibling
         elif place is not None:
-            pod = self._pod(place) or Pod("", "")
-            container = _clean(pod.container or place.container_id[:12])
+            pod = self._reader.pod(place) or Pod("", "")
+            container = clean(pod.container or place.container_id[:12])
             if known.workload.container != container:
-                service = _clean(pod.service or pod.container) or name or known.workload.service
-                known.workload = Workload(
-                    _clean(pod.namespace), _clean(pod.pod), container, service, _clean(pod.version)
-                )
+                service = clean(pod.service or pod.container) or name or known.workload.service
+                known.workload = Workload(clean(pod.namespace), clean(pod.pod), container, service, clean(pod.version))
         known.guess = ""
         return known.workload
-
-    def _pod(self, place: CgroupPlace) -> Pod | None:
-        pod = self._pods.get(place.container_id) if place.container_id else None
-        return pod if pod is not None or not place.pod_uid else self._pods.get(place.pod_uid)
 
     def _declared(self, ppid: int) -> Workload | None:
         return self._lookup(ppid, 0, "").heritage if ppid else None
 
-    def _identity(self, pid: int) -> _Identity | None:
-        """Return (start time, device and inode of the executable): new at fork and at exec. None when gone."""
-        try:
-            text = (self._proc / str(pid) / "stat").read_bytes()
-            fields = text[text.rindex(b")") + 2 :].split()
-            # On its way out a process has no memory, and so no executable and no variables, before it is a zombie.
-            started, gone = int(fields[19]), fields[0] in (b"Z", b"X") or bool(int(fields[6]) & _PF_EXITING)
-        except (OSError, ValueError, IndexError):
-            return None
-        if gone:
-            return None
-        try:
-            exe = (self._proc / str(pid) / "exe").stat()
-        except OSError:
-            return started, 0, 0
-        return started, exe.st_dev, exe.st_ino
 
-    def _read(self, pid: int, variables: Mapping[str, str] | None = None) -> tuple[Workload, bool] | None:
-        """Return (who a living process is, whether that will stay so); None when it is gone."""
-        directory = self._proc / str(pid)
-        try:
-            exe = os.readlink(directory / "exe")  # noqa: PTH115 - a Path would normalise what the kernel says
-        except OSError:
-            return self._without_executable(directory) if self._identity(pid) is not None else None
-        try:
-            place = place_of((directory / "cgroup").read_text(errors="replace"))
-        except OSError:
-            place = place_of("")
-        if variables is None:
-            variables = self._variables(directory)
-            if not variables and self._identity(pid) is None:
-                return None  # it ended while we looked; its variables may have been there
-        told, settled = self._named(place, variables, _base_name(exe))
-        return replace(told, version=told.version or self._build_id(directory)), settled
-
-    def _named(self, place: CgroupPlace, variables: Mapping[str, str], name: str) -> tuple[Workload, bool]:
-        """Return (who a process is, whether that will stay so) by its cgroup, its variables, its executable's name."""
-        attributes = _attributes(variables.get("OTEL_RESOURCE_ATTRIBUTES", ""))
-        found = self._pod(place)
-        pod = found or Pod(namespace=attributes.get("service.namespace", ""), pod="")
-        said = (
-            variables.get("OTEL_SERVICE_NAME")
-            or attributes.get("service.name")
-            or variables.get("PYROSCOPE_APPLICATION_NAME", "").partition("{")[0]
-        )
-        declared = pod.service or said or pod.container or place.unit
-        version = pod.version or attributes.get("service.version", "")
-        container = pod.container or place.container_id[:12]
-        told = Workload(
-            _clean(pod.namespace), _clean(pod.pod), _clean(container), _clean(declared or name), _clean(version),
-            said=bool(said and not pod.service),
-        )  # fmt: skip
-        return replace(told, heritage=told if declared else None), not place.container_id or bool(
-            found and found.container
-        )
-
-    @staticmethod
-    def _without_executable(directory: Path) -> tuple[Workload, bool] | None:
-        # A kernel thread, or a process closed even to root. The number of "kworker/0:1" would make each a service.
-        try:
-            user = bool((directory / "cmdline").read_bytes())
-            name = (directory / "comm").read_text(errors="replace").strip()
-        except OSError:
-            return None
-        return Workload(service=_clean(name if user else name.partition("/")[0])), True
-
-    @staticmethod
-    def _variables(directory: Path) -> dict[str, str]:
-        try:
-            with (directory / "environ").open("rb") as file:
-                block = file.read(_MAX_ENVIRON)
-        except OSError:
-            return {}
-        found = {}
-        for entry in block.split(b"\0"):
-            name, _, value = entry.partition(b"=")
-            if value and name in _WANTED:
-                found[_WANTED[name]] = value.decode("utf-8", "replace")
-        return found
-
-    def _build_id(self, directory: Path) -> str:
-        try:
-            fd = files.open_regular(directory / "exe")
-        except OSError:
-            return ""
-        with files.closing(fd):
-            status = os.fstat(fd)
-            key = (status.st_dev, status.st_ino, status.st_mtime_ns)
-            known = self._build_ids.get(key)
-            if known is None:
-                try:
-                    known = elf.Elf(elf.reader_of(fd)).build_id[:12]
-                except (ValueError, OSError):
-                    known = ""
-                self._build_ids.put(key, known)
-            return known
-
-
-_GONE: _Identity = (0, 0, 0)
+_GONE: Identity = (0, 0, 0)
 
 
 def _text(comm: bytes | str) -> str:
     return comm if isinstance(comm, str) else comm.split(b"\0", 1)[0].decode("utf-8", "replace")
-
-
-def _clean(value: str) -> str:
-    return value[:_LONGEST].translate(_CLEAN).strip()
-
-
-def _base_name(path: str) -> str:
-    return path.removesuffix(" (deleted)").rsplit("/", 1)[-1]
-
-
-def _attributes(text: str) -> dict[str, str]:
-    """Return the key=value pairs of ``OTEL_RESOURCE_ATTRIBUTES`` (W3C baggage form, percent-encoded)."""
-    pairs = (part.partition("=") for part in text.split(","))
-    return {key.strip(): unquote(value.strip()) for key, equals, value in pairs if equals}
