@@ -29,7 +29,7 @@ def apiserver():
     cache.mkdir(parents=True, exist_ok=True)
     binary = cache / "kube-apiserver"
     subprocess.run(
-        ["nice", "-n", "5", "go", "build", "-ldflags=-s -w", "-o", str(binary), "."],
+        ["nice", "-n", "15", "go", "build", "-ldflags=-s -w", "-o", str(binary), "."],
         cwd=SOURCE, check=True, timeout=BUILD_S,
     )  # fmt: skip
     return binary
