@@ -3,7 +3,8 @@
 Measures every wait (``FUTEX_WAIT``, ``_WAIT_BITSET``, ``_LOCK_PI``, ``_LOCK_PI2``, ``_WAIT_REQUEUE_PI``) that returned,
 apart by how it ended: woken, timed out, changed (the word had another value: nobody waited), interrupted, failed. A
 thread pool that has nothing to do waits here, too. Not: waking, requeueing, ``futex_waitv`` and the calls of Linux 6.7
-(``futex_wait``). Cost: 0.5 microseconds for each futex call, and the slower system call entry while it is attached.
+(``futex_wait``). Cost: 0.4 microseconds for each wait, 0.15 for another call, and the slower system call entry while
+it is attached. On demand: a contended lock makes 100,000 of these calls a second.
 """
 
 from __future__ import annotations

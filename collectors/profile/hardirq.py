@@ -2,7 +2,7 @@
 
 Measures every handler that the kernel's interrupt layer calls. Not: the interrupts of the CPU's own controller (local
 timer, rescheduling and other calls between CPUs), which have no handler there. A line that devices share has one row
-with all their names. Whoever was interrupted has nothing to do with it: the service is ``kernel``. Cost: 0.3
+with all their names. Whoever was interrupted has nothing to do with it: the service is ``kernel``. Cost: 0.6
 microseconds a run (two programs).
 """
 

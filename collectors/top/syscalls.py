@@ -1,7 +1,7 @@
 """System calls by process and call: how many, how many failed, how long they took.
 
 Measures every call that returned in the interval. Not: calls that have not returned yet (a server's ``accept`` counts
-when it ends), and those that never do. A 32-bit caller's calls carry the names of the 64-bit table. Cost: 0.4
+when it ends), and those that never do. A 32-bit caller's calls carry the names of the 64-bit table. Cost: 0.3
 microseconds a call (two programs), and the kernel's slower entry path while they are attached.
 """
 
