@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from dashboards import alerts, boards
 from dashboards.boards.parts import Board
-from dashboards.dashboard_queries import VARIABLE_SQL
+from dashboards.dashboard_queries import VARIABLE_NEEDS, VARIABLE_SQL
 from dashboards.selection import duration
 from dashboards.store import Store
 from streams.schema.errors import StoreRejectedError
@@ -82,30 +82,54 @@ def run(store: Store, start: datetime, end: datetime) -> list[Result]:
     """Run every variable, panel (with All, and with each variable's first value) and alert rule."""
     results: list[Result] = []
     options: dict[str, list[str]] = {}
+    silent = _silent(store, start, end)
     for name, sql in VARIABLE_SQL.items():
-        result, rows = _ask(store, "variables", name, sql, "")
+        result, rows = _ask(store, "variables", name, sql, silent(VARIABLE_NEEDS.get(name, "")))
         results.append(result)
         options[name] = [str(row[name]) for row in rows]
     for board in boards.ALL:
-        results += _board(store, board, start, end, options)
+        results += _board(store, board, start, end, options, silent)
     for rule in alerts.RULES:
         results.append(_ask(store, "alerts", rule.title, rule.sql, rule.may_be_empty)[0])
     return results
 
 
+def _silent(store: Store, start: datetime, end: datetime) -> Callable[[str], str]:
+    """Return what says why the panels of a collector may be empty: that it has sent nothing, else ""."""
+    heard = {
+        str(row["collector"])
+        for row in store.rows(
+            "SELECT DISTINCT toString(collector) AS collector FROM intervals WHERE rows > 0 "
+            "AND end_time >= fromUnixTimestamp64Milli({start_ms:Int64}) "
+            "AND time <= fromUnixTimestamp64Milli({end_ms:Int64})",
+            {"start_ms": int(start.timestamp() * 1000), "end_ms": int(end.timestamp() * 1000)},
+        )
+    }
+    return lambda name: f"the collector {name} has sent nothing" if name and name not in heard else ""
+
+
 def _board(
-    store: Store, board: Board, start: datetime, end: datetime, options: Mapping[str, list[str]]
+    store: Store,
+    board: Board,
+    start: datetime,
+    end: datetime,
+    options: Mapping[str, list[str]],
+    silent: Callable[[str], str],
 ) -> list[Result]:
     everything = {name: [ALL] for name in board.variables} | {name: options[name][:1] or [""] for name in board.single}
     one = {name: options[name][:1] or [""] for name in (*board.variables, *board.single)}
+    asked = [
+        (panel.title, panel.sql, int(duration(panel.min_interval).total_seconds()),
+         panel.allowed_empty or silent(panel.needs))
+        for panel in board.panels
+    ] + [(mark.name, mark.sql, 10, mark.allowed_empty) for mark in board.annotations]  # fmt: skip
     results = []
-    for panel in board.panels:
-        step = int(duration(panel.min_interval).total_seconds())
-        wide, narrow = (expand(panel.sql, start, end, values, step) for values in (everything, one))
-        result, _rows = _ask(store, board.title, panel.title, wide, panel.allowed_empty)
+    for title, sql, step, allowed_empty in asked:
+        wide, narrow = (expand(sql, start, end, values, step) for values in (everything, one))
+        result, _rows = _ask(store, board.title, title, wide, allowed_empty)
         if result.state != "ERROR":
             # A narrow choice may well select nothing; that its SQL runs is what matters.
-            chosen, _rows = _ask(store, board.title, panel.title, narrow, "a narrow choice")
+            chosen, _rows = _ask(store, board.title, title, narrow, "a narrow choice")
             result = chosen if chosen.state == "ERROR" else result
         results.append(result)
     return results

@@ -6,12 +6,12 @@ from dashboards.queries import NODE, P99, PERCENTILES, ROLLUP, Query, merged
 from streams.schema.messages import IDENTITY
 
 _T = "toStartOfInterval({time}, INTERVAL @step@ SECOND) AS t"
-_TIME, _WINDOW, _ARRIVED = (_T.format(time=column) for column in ("time", "window_start", "append_time"))
+BY_TIME, BY_WINDOW, BY_ARRIVAL = (_T.format(time=column) for column in ("time", "window_start", "append_time"))
 SERIES = 12
 """At most this many series in a panel that splits by name; the rest is added up as ``(other)``."""
 
 
-def _largest(column: str, table: str, value: str, more: str = "") -> str:
+def largest(column: str, table: str, value: str, more: str = "") -> str:
     """Return SQL that names ``column`` for the largest, ``(other)`` for the rest."""
     return (
         f"if({column} IN (SELECT {column} FROM {table} WHERE @where@{more} GROUP BY {column} "  # noqa: S608
@@ -23,10 +23,10 @@ _CPU = " AND type = 'cpu'"
 
 
 def _cores(column: str) -> Query:
-    series = _largest(column, "samples", "sum(value)", _CPU)
+    series = largest(column, "samples", "sum(value)", _CPU)
     return Query(
         f"cores_by_{column}",
-        f"SELECT {_TIME}, {series} AS name, sum(value) / 1e9 / @step@ AS cores\n"
+        f"SELECT {BY_TIME}, {series} AS name, sum(value) / 1e9 / @step@ AS cores\n"
         f"FROM samples WHERE @where@{_CPU} GROUP BY t, name ORDER BY t",
         IDENTITY,
     )
@@ -58,7 +58,7 @@ HOTSPOT_TABLE = Query(
 )
 HOTSPOT_SHARE = Query(
     "hotspot_share",
-    f"SELECT {_WINDOW}, {_largest('function', 'hotspots_final', 'sum(self)')} AS name,\n"
+    f"SELECT {BY_WINDOW}, {largest('function', 'hotspots_final', 'sum(self)')} AS name,\n"
     "       100 * sum(self) / sum(sum(self)) OVER (PARTITION BY t) AS share\n"
     "FROM hotspots_final WHERE @where@ GROUP BY t, name ORDER BY t",
     ROLLUP,
@@ -67,7 +67,7 @@ HOTSPOT_SHARE = Query(
 )
 PROFILE_VALUE = Query(
     "profile_value",
-    f"SELECT {_TIME}, toString(version) AS name, sum(value) AS value\n"
+    f"SELECT {BY_TIME}, toString(version) AS name, sum(value) AS value\n"
     "FROM samples WHERE @where@ GROUP BY t, name ORDER BY t",
     IDENTITY,
     typed=True,
@@ -93,7 +93,7 @@ COMPARED = Query(
 )
 COMPARED_VALUE = Query(
     "compared_value",
-    f"SELECT {_TIME}, toString(version) AS name, sum(value) AS value\n"
+    f"SELECT {BY_TIME}, toString(version) AS name, sum(value) AS value\n"
     f"FROM samples WHERE @where@{_SIDES} GROUP BY t, name ORDER BY t",
     tuple(label for label in IDENTITY if label != "version"),
     typed=True,
@@ -108,7 +108,7 @@ def _gauge(kind: str, column: str) -> Query:
     return Query(
         f"{kind}_over_time",
         f"SELECT t, name, sum(mean) AS {column}\nFROM (\n"  # noqa: S608
-        f"    SELECT {_TIME}, {_largest('service', 'samples', 'max(value)', of)} AS name, avg(held) AS mean\n"
+        f"    SELECT {BY_TIME}, {largest('service', 'samples', 'max(value)', of)} AS name, avg(held) AS mean\n"
         f"    FROM (SELECT time, {_INSTANCE}, sum(value) AS held FROM samples WHERE @where@{of}\n"
         f"          GROUP BY time, {_INSTANCE})\n"
         f"    GROUP BY t, {_INSTANCE}\n"
@@ -146,31 +146,39 @@ _RUNQUEUE = " AND probe = 'runqlat'"
 _PROBE = " AND probe = {probe:String}"
 
 
-def _percentiles(
+def percentiles(
     name: str, group: str, columns: str, more: str = "", tail: str = "ORDER BY t", names: str = ""
 ) -> Query:
+    """Return a query over latency windows merged by ``group``."""
     inner = merged(group, more, names)
     return Query(name, f"SELECT {columns}\nFROM (\n{inner}\n)\n{tail}", IDENTITY, "window_start")
 
 
-LATENCY_OVER_TIME = _percentiles(
-    "latency_over_time", _WINDOW, f"t, {PERCENTILES}, toFloat64(longest_ns) AS max_ns", _PROBE, names="t"
+LATENCY_OVER_TIME = percentiles(
+    "latency_over_time", BY_WINDOW, f"t, {PERCENTILES}, toFloat64(longest_ns) AS max_ns", _PROBE, names="t"
 )
-LATENCY_P99_BY_SERVICE = _percentiles(
+LATENCY_P99_BY_SERVICE = percentiles(
     "latency_p99_by_service",
-    f"{_WINDOW}, {_largest('service', 'latency_final', 'sum(count)', _PROBE)} AS name",
+    f"{BY_WINDOW}, {largest('service', 'latency_final', 'sum(count)', _PROBE)} AS name",
     f"t, name, {P99}",
     _PROBE,
     names="t, name",
 )
-LATENCY_P99_BY_NODE = _percentiles(
+LATENCY_P99_BY_NODE = percentiles(
     "latency_p99_by_node",
-    f"{_WINDOW}, {_largest('node', 'latency_final', 'sum(count)', _PROBE)} AS name",
+    f"{BY_WINDOW}, {largest('node', 'latency_final', 'sum(count)', _PROBE)} AS name",
     f"t, name, {P99}",
     _PROBE,
     names="t, name",
 )
-LATENCY_TABLE = _percentiles(
+LATENCY_P99_BY_OPERATION = percentiles(
+    "latency_p99_by_operation",
+    f"{BY_WINDOW}, {largest('operation', 'latency_final', 'sum(count)', _PROBE)} AS name",
+    f"t, name, {P99}",
+    _PROBE,
+    names="t, name",
+)
+LATENCY_TABLE = percentiles(
     "latency_table",
     "probe, operation, service",
     f"probe, operation, service, n AS count, {PERCENTILES}, longest_ns AS max_ns",
@@ -178,14 +186,15 @@ LATENCY_TABLE = _percentiles(
 )
 LATENCY_RATE = Query(
     "latency_rate",
-    f"SELECT {_WINDOW}, toString(probe) AS name, sum(count) / @step@ AS rate\n"
+    f"SELECT {BY_WINDOW}, toString(probe) AS name, sum(count) / @step@ AS rate\n"
     "FROM latency_final WHERE @where@ GROUP BY t, name ORDER BY t",
     IDENTITY,
     "window_start",
 )
 
 
-def _octaves() -> str:
+def octaves() -> str:
+    """Return the columns of a heatmap over rows of (t, octave ``o``, count ``c``)."""
     # Bucket / 16 is the octave: 6 and below are under 2**10 ns, o is [2**(o+3), 2**(o+4)). One column each, so that
     # the panel's rows stand in this order.
     columns = [f"sumIf(c, o = {octave}) AS `< {_nice(2 ** (octave + 4))}`" for octave in range(7, 31)]
@@ -201,8 +210,8 @@ def _nice(ns: int) -> str:
 
 LATENCY_HEATMAP = Query(
     "latency_heatmap",
-    f"SELECT t, {_octaves()}\nFROM (\n"  # noqa: S608
-    f"    SELECT {_WINDOW}, intDiv(bucket, 16) AS o, sum(n) AS c\n"
+    f"SELECT t, {octaves()}\nFROM (\n"  # noqa: S608
+    f"    SELECT {BY_WINDOW}, intDiv(bucket, 16) AS o, sum(n) AS c\n"
     f"    FROM latency_final ARRAY JOIN buckets AS bucket, counts AS n WHERE @where@{_PROBE} GROUP BY t, o\n"
     ")\nGROUP BY t ORDER BY t",
     IDENTITY,
@@ -211,20 +220,25 @@ LATENCY_HEATMAP = Query(
 
 EVENT_RATE = Query(
     "event_rate",
-    f"SELECT {_TIME}, toString(kind) AS name, count() AS events\nFROM events WHERE @where@ GROUP BY t, name ORDER BY t",
+    f"SELECT {BY_TIME}, toString(kind) AS name, count() AS events\n"
+    "FROM events WHERE @where@ GROUP BY t, name ORDER BY t",
     IDENTITY,
 )
 EVENT_LIST = Query(
     "event_list",
-    "SELECT time, kind, node, namespace, service, comm, pid, detail, result, latency_ns FROM events WHERE @where@\n"
-    "ORDER BY time DESC LIMIT 500",
+    "SELECT time, kind, node, namespace, pod, service, comm, pid, detail, result, latency_ns,\n"
+    "       arrayStringConcat(arrayMap((k, v) -> k || '=' || v, mapKeys(attributes), mapValues(attributes)), ' ')\n"
+    "           AS attributes_text\n"
+    "FROM events WHERE @where@ ORDER BY time DESC LIMIT 500",
     IDENTITY,
+    more=("kind",),
 )
 EVENT_SERVICES = Query(
     "event_services",
     "SELECT service, kind, count() AS count FROM events WHERE @where@ GROUP BY service, kind\n"
     "ORDER BY count DESC LIMIT 50",
     IDENTITY,
+    more=("kind",),
 )
 EVENT_COUNT = Query(
     "event_count", "SELECT count() AS count FROM events WHERE @where@ AND kind = {kind:String}", IDENTITY
@@ -234,6 +248,7 @@ EVENT_FAILED = Query(
     "SELECT kind, service, detail, result, count() AS count FROM events WHERE @where@ AND result < 0\n"
     "GROUP BY kind, service, detail, result ORDER BY count DESC LIMIT 100",
     IDENTITY,
+    more=("kind",),
 )
 OOM_KILLS = Query(
     "oom_kills",
@@ -245,21 +260,21 @@ OOM_KILLS = Query(
 # The pipeline's own accounts. FINAL, because a message that was delivered twice stands twice until the next merge.
 MESSAGE_RATE = Query(
     "message_rate",
-    f"SELECT {_ARRIVED}, toString(schema) AS name, count() / @step@ AS rate\n"
+    f"SELECT {BY_ARRIVAL}, toString(schema) AS name, count() / @step@ AS rate\n"
     "FROM intervals FINAL WHERE @where@ GROUP BY t, name ORDER BY t",
     NODE,
     "append_time",
 )
 ROW_RATE = Query(
     "row_rate",
-    f"SELECT {_ARRIVED}, toString(schema) AS name, sum(rows) / @step@ AS rate\n"
+    f"SELECT {BY_ARRIVAL}, toString(schema) AS name, sum(rows) / @step@ AS rate\n"
     "FROM intervals FINAL WHERE @where@ GROUP BY t, name ORDER BY t",
     NODE,
     "append_time",
 )
 ARRIVAL_LAG = Query(
     "arrival_lag",
-    f"SELECT {_ARRIVED}, toString(node) AS name,\n"
+    f"SELECT {BY_ARRIVAL}, toString(node) AS name,\n"
     "       max(greatest(0, toUnixTimestamp64Milli(append_time) - toUnixTimestamp64Milli(end_time))) / 1000 AS lag_s\n"
     "FROM intervals FINAL WHERE @where@ GROUP BY t, name ORDER BY t",
     NODE,
@@ -267,7 +282,7 @@ ARRIVAL_LAG = Query(
 )
 LOST = Query(
     "lost",
-    f"SELECT {_ARRIVED}, toString(collector) AS name, sum(lost) AS lost\n"
+    f"SELECT {BY_ARRIVAL}, toString(collector) AS name, sum(lost) AS lost\n"
     "FROM intervals FINAL WHERE @where@ GROUP BY t, name ORDER BY t",
     NODE,
     "append_time",
@@ -301,7 +316,7 @@ FRESHNESS = Query(
 )
 LATE = Query(
     "late",
-    f"SELECT {_WINDOW}, countIf(late = 1) AS late_rows, countIf(late = 0) AS rows_in_time\n"
+    f"SELECT {BY_WINDOW}, countIf(late = 1) AS late_rows, countIf(late = 0) AS rows_in_time\n"
     "FROM hotspots_final WHERE @where@ GROUP BY t ORDER BY t",
     ("cluster",),
     "window_start",
@@ -364,6 +379,9 @@ VARIABLE_SQL = {
     "cluster": _options("cluster", "intervals") + "cluster",
     "node": _options("node", "intervals") + "node",
     "namespace": _options("namespace", "samples_1h", "latency_windows") + "namespace",
+    "kind": _options("kind", "events") + "kind",
+    "operation": "SELECT DISTINCT operation FROM latency_windows WHERE probe = 'blockio' "
+    "AND position(operation, char(92)) = 0 ORDER BY operation LIKE '% write' DESC, operation",
     "service": _options("service", "samples_1h", "latency_windows") + "service",
     "version": _options("version", "samples_1h", "latency_windows") + "version",
     "baseline": _version("baseline", "baseline"),
@@ -372,3 +390,6 @@ VARIABLE_SQL = {
     "probe": _options("probe", "latency_windows") + "probe = 'runqlat' DESC, probe",
 }
 """What fills the dashboards' variables; small tables, without a time range."""
+
+VARIABLE_NEEDS = {"operation": "blockio"}
+"""The collector without whose rows a variable has no values."""

@@ -34,6 +34,8 @@ class Query:
     time: str = "time"
     typed: bool = False
     rolls_up: bool = True
+    more: tuple[str, ...] = ()
+    """Columns beside the identity that a dashboard offers as variables."""
 
     def bound(self, selection: Selection, **parameters: object) -> tuple[str, dict[str, object]]:
         """Return (SQL, parameters) for a selection. Raises ``UsageError`` for a label that the table does not keep."""
@@ -48,8 +50,7 @@ class Query:
             parts.append("type = ${type:singlequote}")
         parts += [
             f"$__conditionalAll({label} IN (${{{label}:singlequote}}), ${label})"
-            for label in self.labels
-            if label in VARIABLES
+            for label in (*(each for each in self.labels if each in VARIABLES), *self.more)
         ]
         return self._with(" AND ".join(parts), "$__interval_s", constants)
 

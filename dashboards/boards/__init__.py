@@ -1,6 +1,6 @@
 """Every dashboard, listed here and nowhere else."""
 
-from dashboards.boards import comparison, events, fleet, hotspots, latency, memory, pipeline
+from dashboards.boards import blockio, comparison, dns, events, fleet, hotspots, latency, memory, pipeline, tcp
 
 ALL = (
     fleet.BOARD,
@@ -8,6 +8,9 @@ ALL = (
     comparison.BOARD,
     memory.BOARD,
     latency.BOARD,
+    blockio.BOARD,
+    tcp.BOARD,
+    dns.BOARD,
     events.BOARD,
     pipeline.BOARD,
 )

@@ -1,12 +1,14 @@
 """Fleet overview: what all machines spend their time on."""
 
 from dashboards import dashboard_queries as q
+from dashboards.boards.marks import MARKS
 from dashboards.boards.parts import Board, Panel
 
 BOARD = Board(
     uid="perfstream-fleet",
     title="perfstream / Fleet overview",
     description="CPU time of the fleet by service and node, and what waits for it.",
+    annotations=MARKS,
     panels=(
         Panel("Nodes reporting", "stat", q.NODES, width=6, height=4),
         Panel("Services profiled", "stat", q.SERVICES_SEEN, width=6, height=4),

@@ -1,6 +1,7 @@
 """Latency: what makes requests wait."""
 
 from dashboards import dashboard_queries as q
+from dashboards.boards.marks import MARKS
 from dashboards.boards.parts import Board, Panel
 
 _PROBE = {"probe": "${probe:singlequote}"}
@@ -11,6 +12,7 @@ BOARD = Board(
     description="Latencies counted in the kernel: run queue, block I/O, system calls and others. Every quantile comes "
     "from a merged histogram and is at most 3.2 % off.",
     single=("probe",),
+    annotations=MARKS,
     panels=(
         Panel("Distribution", "heatmap", q.LATENCY_HEATMAP, width=24, height=10, constants=_PROBE, min_interval="1m",
               description="How many took how long; each row is a factor of two."),

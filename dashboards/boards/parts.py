@@ -35,6 +35,8 @@ class Panel:
     """One panel. ``kind``: stat, timeseries, table, heatmap or flamegraph; ``unit`` in Grafana's words.
 
     ``allowed_empty`` says why the panel may show nothing on a healthy system; without it an empty one is a fault.
+    ``needs`` is a collector that runs on demand, or seldom has anything to tell: while it has sent nothing, and only
+    then, the panel may be empty.
     ``units`` gives columns of a table a unit of their own; ``warn``/``bad`` are thresholds of a stat.
     """
 
@@ -47,6 +49,7 @@ class Panel:
     description: str = ""
     constants: Mapping[str, float | str] = field(default_factory=dict)
     allowed_empty: str = ""
+    needs: str = ""
     stacked: bool = False
     min_interval: str = "10s"
     units: Mapping[str, str] = field(default_factory=dict)
@@ -65,6 +68,21 @@ class Panel:
 
 
 @dataclass(frozen=True, slots=True)
+class Annotation:
+    """Moments that are marked in every panel of a board. The query gives ``time``, ``title``, ``text`` and ``tags``."""
+
+    name: str
+    query: Query
+    color: str
+    allowed_empty: str
+
+    @property
+    def sql(self) -> str:
+        """Return the SQL with macros and variables."""
+        return self.query.grafana()
+
+
+@dataclass(frozen=True, slots=True)
 class Board:
     """One dashboard: its panels in rows of 24 columns, and which variables it offers."""
 
@@ -74,7 +92,8 @@ class Board:
     panels: tuple[Panel, ...]
     variables: tuple[str, ...] = ("cluster", "node", "namespace", "service", "version")
     single: tuple[str, ...] = ()
-    """Variables with one value and no "All": type, probe."""
+    """Variables with one value and no "All": type, probe, operation."""
+    annotations: tuple[Annotation, ...] = ()
 
 
 class ClickHouseQuery(Dataquery):  # type: ignore[misc]
@@ -122,6 +141,12 @@ def build(board: Board) -> str:
     )  # fmt: skip
     for name in (*board.single, *board.variables):
         builder = builder.with_variable(_variable(name, multi=name not in board.single))
+    for mark in board.annotations:
+        marked = sdk.AnnotationQuery().name(mark.name).enable(True).icon_color(mark.color)
+        marked.datasource(model.DataSourceRef(type_val=DATASOURCE, uid="${datasource}"))
+        # The SDK's type for it is older than annotations that are ordinary queries.
+        target: Any = _Target(mark.sql, TABLE)
+        builder = builder.annotation(marked.target(target))
     for number, (panel, (x, y)) in enumerate(place(board.panels), start=1):
         made = _KINDS[panel.kind](panel)
         made.id(number).title(panel.title).description(_described(panel))
@@ -146,11 +171,8 @@ def place(panels: tuple[Panel, ...]) -> list[tuple[Panel, tuple[int, int]]]:
 
 
 def _described(panel: Panel) -> str:
-    return (
-        f"{panel.description} May be empty: {panel.allowed_empty}.".strip()
-        if panel.allowed_empty
-        else panel.description
-    )
+    why = panel.allowed_empty or (f"the collector {panel.needs} has sent nothing" if panel.needs else "")
+    return f"{panel.description} May be empty: {why}.".strip() if why else panel.description
 
 
 def _variable(name: str, *, multi: bool) -> sdk.QueryVariable:

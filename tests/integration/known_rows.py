@@ -94,6 +94,51 @@ def fill(store, database: str, start: datetime | None = None) -> Known:
     return known
 
 
+NETWORK = [
+    (31, "dns", 0, 1_100_000, {"name": "good.example", "type": "A", "rcode": "NOERROR", "server": "10.0.0.53:53"}),
+    (13, "dns", 3, 700_000, {"name": "none.example", "type": "A", "rcode": "NXDOMAIN", "server": "10.0.0.53:53"}),
+    (3, "dns", -110, 5_000_000_000,
+     {"name": "slow.example", "type": "AAAA", "rcode": "TIMEOUT", "server": "10.0.0.53:53"}),
+    (7, "dns", 0, 90_000, {"name": "localhost", "type": "getaddrinfo", "rcode": "NOERROR"}),
+    (11, "tcpretrans", 0, 0, {"local": "10.0.0.1:40000", "state": "ESTABLISHED"}),
+    (5, "tcpdrop", 0, 0, {"reason": "NO_SOCKET", "destination": "10.0.0.1:81", "flags": "SYN"}),
+    (2, "tcpdrop", 0, 0, {"reason": "TCP_CSUM", "destination": "10.0.0.1:80", "flags": "ACK"}),
+    (17, "tcp", 0, 2_000_000,
+     {"operation": "close", "bytes_sent": "1009", "bytes_received": "13", "retransmits": "1"}),
+    (2, "tcp", -104, 2_000_000,
+     {"operation": "close", "bytes_sent": "101", "bytes_received": "7", "retransmits": "0"}),
+    (19, "tcp", 0, 1_000, {"operation": "connect"}),
+]  # fmt: skip
+"""What the collectors of the network tell, of one service and a second apart: count, kind, result, ns, attributes."""
+
+
+def fill_network(store, known: Known) -> None:
+    """Add ``NETWORK``, round trips, and reads of a block device."""
+    insert = _inserter(store, known.database)
+    insert("events", _network(known.start))
+    random = np.random.default_rng(11)
+    windows = []
+    for probe, operation, service, scale in (
+        ("tcprtt", "to :443", "shop", 400_000),
+        ("tcprtt", "from :80", "shop", 90_000),
+        ("blockio", "vda read", "batch", 150_000),
+    ):
+        for minute in range(5):
+            values = np.maximum(random.lognormal(np.log(scale), 1.0, 101), 1).astype(np.uint64)
+            windows += _window(known, minute, "node-a", probe, operation, service, values)
+    insert("latency_windows", windows)
+
+
+def _network(start):
+    for count, kind, result, latency, attributes in NETWORK:
+        for number in range(count):
+            at = (start + timedelta(seconds=number)).strftime("%Y-%m-%dT%H:%M:%S.5Z")
+            yield {"time": at, "cluster": "c1", "node": "node-a", "namespace": "prod", "pod": "p", "container": "c",
+                   "service": "net", "version": "v1.0", "kind": kind, "pid": 7, "ppid": 1, "uid": 0, "comm": "curl",
+                   "result": result, "latency_ns": latency, "detail": "10.0.0.2:443",
+                   "attributes": attributes}  # fmt: skip
+
+
 def _inserter(store, database):
     def insert(table, rows):
         body = "\n".join(json.dumps(row) for row in rows).encode()

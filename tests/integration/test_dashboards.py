@@ -9,6 +9,7 @@ import base64
 import json
 import sys
 import threading
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -31,7 +32,9 @@ pytestmark = pytest.mark.services
 def known(store):
     name = "dashboards_known"
     store.post(f"CREATE DATABASE {name}")
-    yield known_rows.fill(store, name)
+    filled = known_rows.fill(store, name)
+    known_rows.fill_network(store, filled)
+    yield filled
     store.post(f"DROP DATABASE {name} SYNC")
 
 
@@ -55,8 +58,8 @@ def test_check_passes_on_known_rows(run, known):
     code, out, err = run("check", "--dsn", known.dsn, "--format", "json")
     rows = json.loads(out)
     assert (code, err) == (0, f"all {len(rows)} queries answer\n")
-    panels = sum(len(board.panels) for board in boards.ALL)
-    assert len(rows) == panels + len(check.VARIABLE_SQL) + len(check.alerts.RULES)
+    asked = sum(len(board.panels) + len(board.annotations) for board in boards.ALL)
+    assert len(rows) == asked + len(check.VARIABLE_SQL) + len(check.alerts.RULES)
     assert {row["state"] for row in rows} == {"ok"}
 
 
@@ -78,6 +81,12 @@ def test_a_broken_query_and_an_empty_panel_fail(run, known, monkeypatch):
     assert (code, row["state"]) == (1, "EMPTY")
     code, row, _err = with_panel("SELECT 1 FROM intervals WHERE @where@ AND node = 'none'", allowed_empty="quiet")
     assert (code, row["state"], row["note"]) == (0, "empty", "quiet")
+    # Who needs a collector may be empty while that has sent nothing, and no longer.
+    nothing = "SELECT 1 FROM intervals WHERE @where@ AND node = 'none'"
+    code, row, _err = with_panel(nothing, needs="dns")
+    assert (code, row["state"], row["note"]) == (0, "empty", "the collector dns has sent nothing")
+    code, row, _err = with_panel(nothing, needs="exec")
+    assert (code, row["state"]) == (1, "EMPTY")
     # Right with "All", broken as soon as a node is chosen.
     code, row, _err = with_panel("SELECT throwIf(${node:singlequote} != '$__all') AS x FROM intervals WHERE @where@")
     assert (code, row["state"]) == (1, "ERROR")
@@ -227,7 +236,99 @@ def test_percentiles_and_events(ask, known):
     assert ask(EVENT_COUNT, kind="exec") == [{"count": 13}]
     assert ask(EVENT_COUNT, kind="exec", chosen={"service": ["none"]}) == [{"count": 0}]
     failed = shown(ask, "perfstream-events", "Failures")
-    assert [(row["kind"], row["result"], row["count"]) for row in failed] == [("tcpconnect", -111, 3)]
+    assert {(row["kind"], row["result"], row["count"]) for row in failed} == {
+        ("tcpconnect", -111, 3), ("dns", -110, 3), ("tcp", -104, 2)
+    }  # fmt: skip
+    (only,) = shown(ask, "perfstream-events", "Failures", kind="dns")
+    assert (only["kind"], only["count"]) == ("dns", 3)
+    latest = shown(ask, "perfstream-events", "Latest", kind="tcpretrans", service="net")
+    assert [row["attributes_text"] for row in latest] == ["local=10.0.0.1:40000 state=ESTABLISHED"] * 11
+
+
+def test_questions_by_name_code_and_latency(ask):
+    def dns(title, **chosen):
+        return shown(ask, "perfstream-dns", title, **chosen)
+
+    codes = Counter()
+    for row in dns("Response codes"):
+        codes[row["name"]] += row["questions"]
+    assert codes == {"NOERROR": 31, "NXDOMAIN": 13, "TIMEOUT": 3}  # the call of localhost is no question
+    assert dns("Failed") == [{"failed_percent": pytest.approx(100 * 16 / 47)}]
+    top = [(row["domain"], row["type"], row["count"], row["failed"], row["p50_ns"]) for row in dns("Top names")]
+    assert top == [
+        ("good.example", "A", 31, 0, 1_100_000), ("none.example", "A", 13, 13, 700_000),
+        ("slow.example", "AAAA", 3, 3, 5_000_000_000),
+    ]  # fmt: skip
+    failed = {(row["domain"], row["code"], row["server"], row["count"]) for row in dns("What failed")}
+    assert failed == {("none.example", "NXDOMAIN", "10.0.0.53:53", 13), ("slow.example", "TIMEOUT", "10.0.0.53:53", 3)}
+    heat = Counter()
+    for row in dns("Latency"):
+        heat.update({name: count for name, count in row.items() if name != "t" and count})
+    assert heat == {"< 1.05 ms": 13, "< 2.1 ms": 31, "< 8.59 s": 3}
+    assert sum(row["rate"] * 60 for row in dns("Questions a second, by service")) == pytest.approx(47)
+    assert max(row["max_ns"] for row in dns("Percentiles")) == 5e9
+    assert dns("Top names", service="shop") == []
+
+
+def test_tcp_by_outcome_reason_and_round_trip(ask, known):
+    def tcp(title, **chosen):
+        return shown(ask, "perfstream-tcp", title, **chosen)
+
+    def sums(title, value):
+        found = Counter()
+        for row in tcp(title):
+            found[row["name"]] += row[value]
+        return found
+
+    assert tcp("Failed connects") == [{"failed": 3}]
+    rates = sums("Connects a second, by outcome", "rate")
+    assert {name: rate * 60 for name, rate in rates.items()} == pytest.approx({"refused": 3, "established": 4})
+    assert sums("Segments sent again, by service", "segments") == {"net": 11}
+    assert sums("Packets dropped, by reason", "packets") == {"NO_SOCKET": 5, "TCP_CSUM": 2}
+    (peer,) = tcp("Sent again, by peer")
+    assert (peer["peer"], peer["state"], peer["count"]) == ("10.0.0.2:443", "ESTABLISHED", 11)
+    dropped = [(row["reason"], row["destination"], row["count"]) for row in tcp("Dropped, by destination")]
+    assert dropped == [("NO_SOCKET", "10.0.0.1:81", 5), ("TCP_CSUM", "10.0.0.1:80", 2)]
+    (failures,) = tcp("Connects that failed")
+    assert (failures["outcome"], failures["count"]) == ("refused", 3)
+    (traffic,) = tcp("Bytes of connections that ended")
+    assert traffic["sent"] == 17 * 1009 + 2 * 101
+    assert (traffic["received"], traffic["failed"], traffic["retransmits"]) == (17 * 13 + 2 * 7, 2, 17)
+    trips = [v for (probe, *_), values in known.latencies.items() if probe == "tcprtt" for v in values]
+    heat = tcp("Round trips")
+    assert sum(count for row in heat for name, count in row.items() if name != "t") == len(trips)
+    assert {row["name"] for row in tcp("Round trips, p99 by service's port")} == {"to :443", "from :80"}
+
+
+def test_block_io_by_device_and_operation(ask, known):
+    def io(title, **chosen):
+        return shown(ask, "perfstream-blockio", title, **chosen)
+
+    for operation in ("vda read", "vda write"):
+        values = known.latencies["blockio", operation, "batch"]
+        heat = io("Distribution", operation=operation)
+        assert sum(count for row in heat for name, count in row.items() if name != "t") == len(values)
+        rates = [row["rate"] for row in io("Requests a second") if row["name"] == operation]
+        assert sum(rates) * 60 == pytest.approx(len(values))
+        busy = [row["in_flight"] for row in io("Requests in flight") if row["name"] == operation]
+        assert sum(busy) * 60 == pytest.approx(sum(values) / 1e9)
+    assert {row["name"] for row in io("p99 by device and operation")} == {"vda read", "vda write"}
+
+
+def test_latency_dashboards_mark_kills_and_failed_connects(ask):
+    marked = {board.uid for board in boards.ALL if board.annotations}
+    assert marked == {f"perfstream-{name}" for name in ("fleet", "latency", "blockio", "tcp", "dns")}
+    kills, connects = next(board for board in boards.ALL if board.uid == "perfstream-latency").annotations
+    rows = ask(kills.query)
+    assert {(row["title"], row["text"], row["tags"]) for row in rows} == {
+        ("OOM kill", "shop on node-a: /bin/true", "oomkill")
+    }
+    assert len(rows) == 2
+    rows = ask(connects.query)
+    assert sum(int(row["text"].split()[1]) for row in rows) == 3
+    assert {row["text"].split(": ")[0] for row in rows} == {"shop"}
+    assert list(rows[0]) == ["time", "title", "text", "tags"]
+    assert ask(connects.query, chosen={"service": ["batch"]}) == []
 
 
 def test_pipeline_health_counts_losses_and_gaps(ask, store, known):
