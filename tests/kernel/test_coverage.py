@@ -1,4 +1,4 @@
-"""``profile coverage`` of real programs: with and without symbols, with and without frame pointers."""
+"""``profile coverage`` of real programs: with and without symbols, with and without frame pointers, and one in Go."""
 
 import subprocess
 import time
@@ -19,24 +19,25 @@ from tests.kernel.known import PROGRAMS, Known, started, taken
 
 HZ = 997.0
 ROUNDS = 2503
+SPLIT = PROGRAMS / "split"
 FRAMES, NONE = "-fno-omit-frame-pointer", "-fomit-frame-pointer"
-# how it is compiled, whether it is stripped; how much of it is unwound, and named; what is said of it
+GCC = ("gcc", "-O1", f"-DROUNDS={ROUNDS}", SPLIT / "split.c")
+# how it is built; how much of it is unwound, and named; what is said of it
 KINDS = {
-    "whole": (FRAMES, False, 1, 1, ""),
-    "frameless": (NONE, False, 0, 1, "no frame pointers"),
-    "stripped": (FRAMES, True, 1, 0, "no symbols"),
-    "bare": (NONE, True, 0, 0, "neither symbols nor frame pointers"),
+    "whole": ((*GCC, FRAMES), 1, 1, ""),
+    "frameless": ((*GCC, NONE), 0, 1, "no frame pointers"),
+    "stripped": ((*GCC, FRAMES, "-s"), 1, 0, "no symbols"),
+    "bare": ((*GCC, NONE, "-s"), 0, 0, "neither symbols nor frame pointers"),
+    "go": (("go", "build", SPLIT / "split.go"), 1, 1, ""),
 }
 
 
 @pytest.fixture
 def binaries(tmp_path):
-    for name, (frames, stripped, *_) in KINDS.items():
-        target = tmp_path / name
-        subprocess.run(
-            ["gcc", "-O1", frames, f"-DROUNDS={ROUNDS}", *(["-s"] if stripped else []), "-o", target,
-             PROGRAMS / "split" / "split.c"], check=True, timeout=120,
-        )  # fmt: skip
+    for name, (build, *_) in KINDS.items():
+        at = -1 if build[0] == "go" else len(build)
+        command = [*build[:at], "-o", tmp_path / name, *build[at:]]
+        subprocess.run(command, check=True, timeout=120)
     return tmp_path
 
 
@@ -67,7 +68,9 @@ def write(store, rows):
 
 def test_each_program_lands_where_it_belongs(binaries, store, service, workloads):
     with ExitStack() as running, started(ProfileCpu(workloads, frequency_hz=HZ)) as collector:
-        programs = [running.enter_context(Known(binaries / name, service=f"{service}-{name}")) for name in KINDS]
+        programs = [
+            running.enter_context(Known(binaries / name, ROUNDS, service=f"{service}-{name}")) for name in KINDS
+        ]
         for program in programs:
             program.go()
         for program in programs:
@@ -75,7 +78,7 @@ def test_each_program_lands_where_it_belongs(binaries, store, service, workloads
         found = taken(collector)
     write(store, [row for row in found.rows if row["service"].startswith(service)])
     reading = connect(f"{store.dsn}/covered")
-    for name, (_frames, _stripped, unwound, named, said) in KINDS.items():
+    for name, (_build, unwound, named, said) in KINDS.items():
         rows = coverage.read(reading, selection.make(f"{service}-{name}"))
         print(name, rows)
         mine = rows[0]
