@@ -15,6 +15,7 @@ from collectors.bpf.compile import BCC
 TRACEFS = Path("/sys/kernel/tracing")
 MODULES = Path("/lib/modules")
 SOURCES = Path("/usr/src")
+UPROBES = Path("/sys/bus/event_source/devices/uprobe")
 _CAPABILITIES = {38: "CAP_PERFMON", 39: "CAP_BPF"}
 _SYS_ADMIN = 21
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -35,6 +36,13 @@ def tracepoint_missing(category: str, event: str) -> str:
     if (TRACEFS / "events" / category / event / "id").exists():
         return ""
     return f"tracepoint {category}:{event} does not exist in this kernel; use a kernel that has it"
+
+
+def uprobes_missing() -> str:
+    """Return why functions of user-space libraries cannot be probed, "" when they can."""
+    if (UPROBES / "type").exists():
+        return ""
+    return "this kernel has no uprobes; use one with CONFIG_UPROBE_EVENTS=y"
 
 
 def _privileges() -> str:

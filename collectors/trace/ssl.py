@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from collectors import libraries
 from collectors.base import WorkloadResolver
+from collectors.bpf import requirements
 from collectors.bpf.loader import Programs
 from collectors.events import Attributes, EventCollector
 from collectors.wanted import Wanted
@@ -54,7 +55,13 @@ class Ssl(EventCollector):
         self._look_at = 0.0
 
     def attach(self, programs: Programs) -> None:
-        """Find the libraries; there may be none yet."""
+        """Find the libraries; there may be none yet.
+
+        Raises:
+            KernelError: this kernel has no uprobes.
+        """
+        if why := requirements.uprobes_missing():
+            raise KernelError(why)
         for path in libraries.installed(_NAMES):
             self._probe(programs, path)
         self._look(programs)

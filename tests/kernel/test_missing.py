@@ -14,6 +14,8 @@ from collectors.bpf.kernel import bpf
 from collectors.profile.runqlat import RunQueueLatency
 from collectors.trace.exec import Exec
 from collectors.trace.oomkill import OomKill
+from collectors.trace.ssl import Ssl
+from collectors.trace.tcpdrop import TcpDrop
 from streams.schema.errors import KernelError
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +33,21 @@ def test_a_missing_tracepoint_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(requirements, "TRACEFS", tmp_path)
     (tmp_path / "events").mkdir()
     assert one_line(OomKill()) == ("tracepoint oom:mark_victim does not exist in this kernel; use a kernel that has it")
+
+
+def test_what_a_tracepoint_does_not_tell_yet_is_one_line(monkeypatch, tmp_path):
+    form = tmp_path / "events/skb/kfree_skb"
+    form.mkdir(parents=True)
+    monkeypatch.setattr(requirements, "TRACEFS", tmp_path)
+    assert one_line(TcpDrop()).startswith("tracepoint skb:kfree_skb does not exist")
+    (form / "id").write_text("7")
+    (form / "format").write_text("field:void * skbaddr;\tfield:void * location;")
+    assert one_line(TcpDrop()) == "tracepoint skb:kfree_skb tells no reason in this kernel; Linux 5.17 and later do"
+
+
+def test_a_kernel_without_uprobes_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(requirements, "UPROBES", tmp_path)
+    assert one_line(Ssl()) == "this kernel has no uprobes; use one with CONFIG_UPROBE_EVENTS=y"
 
 
 def test_a_kernel_without_btf_is_one_line(monkeypatch, tmp_path):

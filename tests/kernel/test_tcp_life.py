@@ -14,6 +14,7 @@ from collectors.profile.tcprtt import TcpRtt
 from collectors.trace.tcp import Tcp
 from collectors.trace.tcpdrop import TcpDrop
 from collectors.trace.tcpretrans import TcpRetransmit
+from collectors.wanted import Wanted
 from deploy.broker import free_port
 from streams.schema.histogram import quantile
 from tests.kernel.known import Bpftrace, Known, Taken, started, until
@@ -82,7 +83,7 @@ def connected(wire, port, count):
 
 
 def test_what_is_sent_again_is_told_with_whose_it_is(workloads):
-    port, lost, opening = 7001, 29, 3
+    port, lost, opening = free_port(), 29, 3  # an earlier run's orphans may still send their ends again
     refused = set()
 
     def lose(segment):
@@ -94,18 +95,27 @@ def test_what_is_sent_again_is_told_with_whose_it_is(workloads):
     second = f"""
         tracepoint:tcp:tcp_retransmit_skb /args->dport == {port}/ {{ @[args->state] = count(); }}
     """
-    found = Taken()
-    with Wire(lose) as wire, started(TcpRetransmit(workloads)) as collector, Bpftrace(second) as trace:
-        server, clients, taken = connected(wire, port, lost)
-        for number, each in enumerate(clients):
+    found, elsewhere, ours = Taken(), Taken(), Taken()
+    collectors = [TcpRetransmit(workloads, wanted=Wanted(pid=pid)) for pid in (None, 1, os.getpid())]
+    with Wire(lose) as wire, started(*collectors) as (collector, others, own), Bpftrace(second) as trace:
+        server, clients, taken = connected(wire, port, lost + opening)
+        # A connection whose opening was lost waits seconds before it sends again: those get no data.
+        sending = [each for each in clients if each.getsockname()[1] not in refused]
+        for number, each in enumerate(sending):
             each.setblocking(True)
             each.sendall(bytes(number + 1))
         for each in taken:
-            assert each.recv(100)
+            if each.getpeername()[1] not in refused:
+                assert each.recv(100)
         again = {identity: copies - 1 for identity, copies in wire.copies.items() if copies > 1}
         until(lambda: len([r for r in found.take(collector).rows if f":{port}" in str(r)]) >= sum(again.values()))
+        elsewhere.take(others)
+        ours.take(own)
         for each in (server, *clients, *taken):
             each.close()
+    assert not [row for row in elsewhere.rows if row["pid"] != 1]
+    assert {row["pid"] for row in ours.rows} == {os.getpid()}
+    assert len(ours.rows) == sum(again.values())
     rows = [row for row in found.rows if f":{port}" in row["detail"] or attributes(row)["local"].endswith(f":{port}")]
     assert found.lost == 0
     wanted = Counter()
