@@ -152,8 +152,9 @@ def measurable(names: tuple[str, ...]) -> tuple[Entry, ...]:
         UsageError: there is no such gadget.
     """
     known = {name: entry for name, entry in BY_NAME.items() if entry.verb != "snapshot"}
-    unknown = [name for name in names if name not in known]
+    shown = {name: entry for verb in ("trace", "profile") for name, entry in of_verb(verb).items()}
+    unknown = [name for name in names if name not in known and name not in shown]
     if unknown:
         raise UsageError(f"there is no gadget {unknown[0]!r} that runs; there are: {', '.join(known)}")
-    named = tuple(known[name] for name in dict.fromkeys(names))
+    named = tuple(dict.fromkeys(known.get(name) or shown[name] for name in names))
     return named or tuple(entry for entry in known.values() if entry.always_on)

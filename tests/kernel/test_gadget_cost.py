@@ -95,6 +95,7 @@ def test_the_command_measures_those_that_are_named():
 
 def test_what_runs_for_no_while_cannot_be_measured():
     assert measurable(("exec", "exec")) == (BY_NAME["exec"],)
+    assert measurable(("cpu", "syscalls", "syscall")) == (BY_NAME["profile_cpu"], BY_NAME["syscall"])
     assert {entry.name for entry in measurable(())} >= {"profile_cpu", "exec"}
     with pytest.raises(UsageError, match="no gadget 'snapshot_process'"):
         measurable(("snapshot_process",))
