@@ -20,6 +20,7 @@ from tests.fuzz.run import CORPUS
 from tests.fuzz.targets import NAMES
 from tests.integration.known_profiles import form, pprof, push
 from tests.unit.test_codec import event_batch, hotspot_batch, latency_batch, profile_batch
+from tests.unit.test_dns import message, name_of
 from tests.unit.test_otlp_decode import SAMPLE, request
 
 
@@ -163,9 +164,15 @@ def discovered() -> dict[str, bytes]:
     }
 
 
+def questions() -> dict[str, bytes]:
+    """A question, and an answer with an alias and addresses."""
+    answers = [(5, name_of("c.example")), (1, bytes([10, 1, 2, 3])), (28, bytes(15) + b"\1")]
+    return {"question": message("a.example"), "answer": message("a.example", question=False, answers=answers)}
+
+
 ALL = {
     "record": records, "batch": batches, "http": http, "native": native, "spool": spools, "headers": headers,
-    "otlp": otlp, "upload": uploads, "discovery": discovered,
+    "otlp": otlp, "upload": uploads, "discovery": discovered, "dns": questions,
     "commit": lambda: {"window": b"w1 7 1700000000 1600000000 60 4096", "intent": b'{"perfstream_intent_end": 9}'},
 }  # fmt: skip
 

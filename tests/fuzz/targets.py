@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 
-from collectors import spool_files
+from collectors import dns_message, spool_files
 from collectors.ingest import connect, formats, jfr, jfr_labels, naming, otlp
 from collectors.ingest.errors import RefusedError
 from collectors.ingest.upload import from_parameters
@@ -235,6 +235,16 @@ def discovery(data: bytes) -> None:
     assert all(target.intervals() for target in targets)
 
 
+def dns(data: bytes) -> None:
+    """A packet to or from port 53."""
+    message = dns_message.parse(data)
+    if message is not None:
+        assert len(message.name) <= 4 * dns_message.MAX_NAME
+        assert message.name.isprintable()
+        assert len(message.addresses) <= dns_message.MAX_RECORDS
+        assert message.code_name
+
+
 def broken(data: bytes) -> None:
     """Ends the process, hangs or raises, to see that the driver finds it. Not run otherwise."""
     if data[:2] == b"\x7f!":
@@ -262,5 +272,6 @@ TARGETS: MappingProxyType[str, Callable[[bytes], None]] = MappingProxyType(
         "spool": spool,
         "batch": batch,
         "discovery": discovery,
+        "dns": dns,
     }
 )
