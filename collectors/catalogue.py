@@ -108,7 +108,11 @@ ALL = (
     Entry("bind", "addresses that sockets are bound to", "trace.bind:Bind", "trace"),
     Entry("mount", "file systems mounted, moved and unmounted", "trace.mount:Mount", "trace"),
     Entry(
-        "capabilities", "capabilities asked for, by process", "trace.capabilities:Capabilities", "trace", always_on=False
+        "capabilities",
+        "capabilities asked for, by process",
+        "trace.capabilities:Capabilities",
+        "trace",
+        always_on=False,
     ),
     Entry("fsslower", "slow reads, writes, opens, fsyncs", "trace.fsslower:FsSlower", "trace", always_on=False),
     Entry("signal", "signals sent, with target and outcome", "trace.signal:Signal", "trace", always_on=False),

@@ -5,9 +5,9 @@ import json
 import pyarrow as pa
 import pytest
 
+from collectors.file_path import path_of
 from collectors.gadget.table import Screen, cell, choose, heading, lines, names, ordered, show_json, size
 from collectors.top.base import WHO, schema
-from collectors.file_path import path_of
 from streams.schema.errors import UsageError
 
 KNOWN = ("service", "pid", "read_bytes", "written_bytes", "time_ns")
