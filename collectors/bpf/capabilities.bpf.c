@@ -25,3 +25,12 @@ int tp_btf__cap_capable(u64 *ctx)
         remember();
     return 0;
 }
+
+// A row that is there already keeps its process's name: it is what it is called now.
+int tp_btf__sched_process_exec(u64 *ctx)
+{
+    u32 tgid = bpf_get_current_pid_tgid() >> 32;
+    if (names.lookup(&tgid))
+        remember();
+    return 0;
+}

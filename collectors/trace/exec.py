@@ -45,6 +45,7 @@ class Exec(EventCollector):
     source = "exec.bpf.c"
     offsets = fields.EXEC | fields.PATH
     detail_bytes = _LAYOUT.size
+    ring_bytes = 2 << 20
     _services: RingBuffer | None = None
     _said: OrderedDict[tuple[int, int], dict[str, str]]
 

@@ -4,12 +4,14 @@ import errno
 from collections import Counter
 
 from collectors.trace.exec import Exec, ExecArguments
+from collectors.wanted import Wanted
 from collectors.workload import Pod, Workloads
 from tests.cgroup_trees import ID
 from tests.kernel.known import Known, Taken, started
 from tests.kernel.test_cgroups import cgroup, v2  # noqa: F401 - a fixture
 
 MANY, FEW = 997, 101
+MINE = Wanted(comm="perfgadgets")  # nobody takes records away in time, so others must not fill the ring
 
 
 def names(count):
@@ -34,7 +36,7 @@ def rows_of_gone(collector, program):
 
 def test_each_has_the_name_it_was_given(gadgets, service):
     with Known(gadgets, "short", MANY, service=service) as program:
-        collector = Exec(Workloads())
+        collector = Exec(Workloads(), wanted=MINE)
         try:
             rows = rows_of_gone(collector, program)
         finally:
@@ -50,7 +52,7 @@ def test_each_is_in_its_container(gadgets, service, v2):  # noqa: F811 - the fix
     pods = {ID: Pod("ns", "pod-1", "web")}
     with cgroup(v2, f"docker/{ID}") as directory, Known(gadgets, "short", FEW, service=service) as program:
         (directory / "cgroup.procs").write_text(str(program.pid))
-        collector = Exec(Workloads(pods))
+        collector = Exec(Workloads(pods), wanted=MINE)
         try:
             rows = rows_of_gone(collector, program)
         finally:
