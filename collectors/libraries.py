@@ -7,11 +7,63 @@ that one in a container is the container's.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
+
+from streams.schema.errors import KernelError
 
 MAX_FILES = 64
 MAX_MAPS = 4 << 20
+AGAIN_S = 5.0
+SHARE = 100
+
+
+class Libraries:
+    """Attaches programs to every file of a library, and looks for new ones now and then.
+
+    Every ``AGAIN_S``, but never in more than a hundredth of the time. Files that no process has mapped any more are let
+    go, but for those that are installed where libraries usually are.
+    """
+
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        attach: Callable[[str], list[int]],
+        detach: Callable[[list[int]], None],
+        proc: Path = Path("/proc"),
+    ) -> None:
+        self._names, self._attach, self._detach, self._proc = names, attach, detach, proc
+        self._attached: dict[tuple[int, int], list[int]] = {}
+        self._installed: frozenset[tuple[int, int]] | None = None
+        self._at = 0.0
+
+    def look(self) -> None:
+        """Look when it is time to."""
+        began = time.monotonic()
+        if began < self._at:
+            return
+        if self._installed is None:
+            self._installed = frozenset(self._take(installed(self._names)))
+        there = self._take(mapped(self._names, self._proc).values())
+        for file in self._attached.keys() - there - self._installed:
+            self._detach(self._attached.pop(file))
+        took = time.monotonic() - began
+        self._at = began + max(AGAIN_S, SHARE * took)
+
+    def _take(self, paths: Iterable[str]) -> set[tuple[int, int]]:
+        there = set()
+        for path in paths:
+            with suppress(OSError):  # it is gone
+                status = Path(path).stat()
+                file = (status.st_dev, status.st_ino)
+                there.add(file)
+                if file not in self._attached and len(self._attached) < 2 * MAX_FILES:
+                    self._attached[file] = []
+                    with suppress(KernelError):  # it has none of the functions
+                        self._attached[file] = self._attach(path)
+        return there
 
 
 def mapped(names: tuple[str, ...], proc: Path = Path("/proc")) -> dict[tuple[str, str], str]:

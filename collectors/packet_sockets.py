@@ -11,6 +11,7 @@ import errno
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,8 @@ from pathlib import Path
 from streams.schema.errors import KernelError
 
 MAX_NAMESPACES = 256
+AGAIN_S = 5.0
+SHARE = 100
 _ALL, _NEWNET = 3, 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -29,6 +32,7 @@ class PacketSockets:
         self._attach, self._proc = attach, proc
         self._open: dict[int, socket.socket] = {}
         self._confined = False
+        self._at = 0.0
 
     def open(self) -> None:
         """Open the one of this namespace.
@@ -39,7 +43,18 @@ class PacketSockets:
         self._open[self._inode("self")] = self._socket()
 
     def refresh(self) -> None:
-        """Open sockets where there are new namespaces, and let go of those that no process is in any more."""
+        """Open sockets where there are new namespaces, and let go of those that no process is in any more.
+
+        When it is time to: every ``AGAIN_S``, but never in more than a hundredth of the time.
+        """
+        began = time.monotonic()
+        if began < self._at:
+            return
+        self._look()
+        took = time.monotonic() - began
+        self._at = began + max(AGAIN_S, SHARE * took)
+
+    def _look(self) -> None:
         there = dict(self._namespaces())
         for inode in self._open.keys() - there.keys() - {self._inode("self")}:
             self._open.pop(inode).close()  # it would keep the namespace alive

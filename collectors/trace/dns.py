@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from collectors import libraries
 from collectors.addresses import BYTES, unpack
 from collectors.base import WorkloadResolver
 from collectors.bpf import fields
@@ -28,12 +26,11 @@ from collectors.dns_message import parse
 from collectors.dns_pairs import CALL, DETAIL, QUESTION, Pairs
 from collectors.events import Attributes, EventCollector, text
 from collectors.gadget.filters import Filters
+from collectors.libraries import Libraries
 from collectors.packet_sockets import PacketSockets
 from collectors.wanted import Wanted
-from streams.schema.errors import KernelError
 
 _LIBC = ("libc.so.6", "libc-", "ld-musl-", "libc.musl-")
-_LOOK_AGAIN_S = 5.0
 
 
 class Dns(EventCollector):
@@ -63,8 +60,7 @@ class Dns(EventCollector):
         )
         self._pairs = Pairs()
         self._sockets: PacketSockets | None = None
-        self._probed: set[tuple[str, str]] = set()
-        self._look_at = 0.0
+        self._libraries: Libraries | None = None
 
     def attach(self, programs: Programs) -> None:
         """Open the packet sockets and find the C libraries.
@@ -75,21 +71,15 @@ class Dns(EventCollector):
         programs.attach()
         self._sockets = PacketSockets(programs.attach_socket)
         self._sockets.open()
-        self._look(programs, self._sockets)
-
-    def _look(self, programs: Programs, sockets: PacketSockets) -> None:
-        sockets.refresh()
-        for key, path in libraries.mapped(_LIBC).items():
-            if key not in self._probed:
-                self._probed.add(key)
-                with suppress(KernelError):  # no getaddrinfo in it: calls of its programs are not told
-                    programs.attach_library(path)
-        self._look_at = time.monotonic() + _LOOK_AGAIN_S
+        self._sockets.refresh()
+        self._libraries = Libraries(_LIBC, programs.attach_library, programs.detach)
+        self._libraries.look()
 
     def arrange(self, records: NDArray[Any]) -> NDArray[Any]:
         """Put questions and answers together; what is complete goes on."""
-        if time.monotonic() >= self._look_at and self._programs and self._sockets:
-            self._look(self._programs, self._sockets)
+        if self._sockets is not None and self._libraries is not None:
+            self._sockets.refresh()
+            self._libraries.look()
         if len(records):
             what = records["detail"].view(DETAIL)["what"]
             self.observe(records[(what != 1) & (records["pid"] > 0)])  # while they wait they still live

@@ -1,33 +1,30 @@
 """Calls of OpenSSL: bytes read and written, how long each call took, and how handshakes end. Never any content.
 
-In every libssl that a process has mapped, in containers, too; new ones are found within 5 s. Not: programs with a TLS
-of their own (Go, Rust's rustls, static OpenSSL or BoringSSL, GnuTLS), handshakes that SSL_read or SSL_write make on the
-way, calls that found nothing to do yet, and calls that failed without the program asking why (SSL_get_error). Cost:
+In every libssl that a process has mapped, in containers, too; new ones are found within some 5 s. Not: programs with a
+TLS of their own (Go, Rust's rustls, static OpenSSL or BoringSSL, GnuTLS), handshakes that SSL_read or SSL_write make on
+the way, calls that found nothing to do yet, and calls that failed without the program asking why (SSL_get_error). Cost:
 about 4 microseconds a call, paid by the program; on demand.
 """
 
 from __future__ import annotations
 
 import struct
-import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from collectors import libraries
 from collectors.base import WorkloadResolver
 from collectors.bpf import requirements
 from collectors.bpf.loader import Programs
 from collectors.events import Attributes, EventCollector
+from collectors.libraries import Libraries
 from collectors.wanted import Wanted
 from streams.schema.errors import KernelError
 
 _NAMES = ("libssl.so", "libssl-")
 _OPERATIONS = ("read", "write", "handshake")
 _TOLD = struct.Struct("<QII")
-_LOOK_AGAIN_S = 5.0
 
 
 class Ssl(EventCollector):
@@ -51,8 +48,7 @@ class Ssl(EventCollector):
         wanted: Wanted | None = None,
     ) -> None:
         super().__init__(workloads, cache=cache, ring_bytes=ring_bytes, wanted=wanted)
-        self._probed: set[tuple[int, int]] = set()
-        self._look_at = 0.0
+        self._libraries: Libraries | None = None
 
     def attach(self, programs: Programs) -> None:
         """Find the libraries; there may be none yet.
@@ -62,27 +58,13 @@ class Ssl(EventCollector):
         """
         if why := requirements.uprobes_missing():
             raise KernelError(why)
-        for path in libraries.installed(_NAMES):
-            self._probe(programs, path)
-        self._look(programs)
-
-    def _look(self, programs: Programs) -> None:
-        for path in libraries.mapped(_NAMES).values():
-            self._probe(programs, path)
-        self._look_at = time.monotonic() + _LOOK_AGAIN_S
-
-    def _probe(self, programs: Programs, path: str) -> None:
-        with suppress(OSError, KernelError):  # it is gone, or no OpenSSL
-            status = Path(path).stat()
-            file = (status.st_dev, status.st_ino)
-            if file not in self._probed:
-                self._probed.add(file)
-                programs.attach_library(path)
+        self._libraries = Libraries(_NAMES, programs.attach_library, programs.detach)
+        self._libraries.look()
 
     def arrange(self, records: NDArray[Any]) -> NDArray[Any]:
         """Look for new libraries now and then."""
-        if time.monotonic() >= self._look_at and self._programs:
-            self._look(self._programs)
+        if self._libraries is not None:
+            self._libraries.look()
         return records
 
     def describe(self, record: Any) -> tuple[str, Attributes]:  # noqa: ANN401 - a row of a structured array
