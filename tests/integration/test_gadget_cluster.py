@@ -123,6 +123,31 @@ def test_every_node_is_shown_with_the_rows_that_it_shows_itself(broker, unique, 
     assert sums == dict.fromkeys(nodes, (RUNS, RUNS))
 
 
+BURN_MS = 997
+
+
+def test_stacks_of_a_node_are_added_up_over_intervals(broker, unique, topics, known, tmp_path):
+    settings = {"PERFSTREAM_AGENT_COLLECTORS": "profile_cpu", "PERFSTREAM_AGENT_CPU_HZ": "199"}
+    where = ("--cluster", "--kafka", broker.address, "--topic-prefix", unique, "--service", unique)
+    with (
+        Agent(tmp_path, broker.address, unique, **settings).running(),
+        Gadget(tmp_path / "json", "profile", "cpu", *where, "-o", "json") as everything,
+        Gadget(tmp_path / "folded", "profile", "cpu", *where, "-o", "folded", "--interval", "0.5") as folded,
+    ):
+        with Known(known, "burn", BURN_MS, service=unique) as program:
+            program.run()
+            time.sleep(2.5)  # the last samples are in the next interval, or the one after it
+        everything.end()
+        folded.end()
+    rows = everything.rows()
+    assert {(row["node"], row["type"], row["service"]) for row in rows} == {("n1", "cpu", unique)}
+    assert len({row["stack"]["id"] for row in rows}) == len(rows)
+    total = sum(row["value"] for row in rows)
+    assert total == sum(int(line.rpartition(" ")[2]) for line in folded.lines())
+    assert 0.7 < total / (BURN_MS * 1e6) < 1.3
+    assert any(";five" in line for line in folded.lines())
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -1,10 +1,15 @@
 """The top gadgets: known work of a prime number of events is in the rows of its process, and nothing else is."""
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import numpy as np
@@ -254,6 +259,35 @@ def test_the_command_prints_a_block_for_each_interval_and_a_summary(moves, servi
     assert found[0]["received_bytes"] >= found[1]["received_bytes"]
     assert all(0 < row["interval_ns"] < 30e9 and row["time"].endswith("Z") for row in found)
     assert err.splitlines()[-1].endswith("2 rows, 0 lost")
+
+
+def test_a_terminal_is_refreshed_in_place_and_not_overrun():
+    """Twelve lines of eighty columns: cleared once, then written over."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        # With the environment as Python has it: readline, which pytest loads, has put a size of its own into C's.
+        arguments = [*COMMAND, "process", "--interval", "0.1", "--sort", "rss_bytes"]
+        os.execve(sys.executable, arguments, dict(os.environ))
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 80, 0, 0))
+    seen = b""
+    with contextlib.suppress(OSError):  # so ends a terminal that nobody writes to any more
+        while read := os.read(terminal, 65536):
+            before, seen = seen.count(HOME), seen + read
+            if before < 4 <= seen.count(HOME):
+                os.write(terminal, b"\x03")
+    assert os.waitpid(pid, 0)[1] == 0
+    os.close(terminal)
+    assert seen.count(b"\x1b[2J") == 1
+    _, *screens = seen.replace(b"\x1b[K", b"").split(HOME)
+    for screen in screens[1:-1]:
+        shown = re.sub(rb"\x1b\[[0-9;]*[mJ]", b"", screen).decode().splitlines()
+        assert len(shown) <= 12
+        assert max(map(len, shown)) <= 80
+        assert shown[1].split()[:3] == ["SERVICE", "PID", "COMM"]
+    assert b"intervals" in screens[-1]
+
+
+HOME = b"\x1b[H"
 
 
 def test_a_wrong_column_is_told_before_anything_is_loaded():
