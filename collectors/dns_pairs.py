@@ -1,7 +1,7 @@
 """Questions and their answers: one record for each question, when it is answered or given up.
 
 Pure: time is passed in. A question that is forwarded inside the node (to another address, through another network
-namespace) is seen several times under one number; the first one counts. Cost: about 2 microseconds a packet.
+namespace) is seen several times under one number; the first one counts. Cost: about 10 microseconds a packet.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ DETAIL = np.dtype(
     ]
 )
 """``struct seen`` of ``bpf/dns.bpf.c``."""
+_DATA_AT = DETAIL.itemsize - DATA_BYTES
 
 
 class Pairs:
@@ -49,16 +50,18 @@ class Pairs:
     def take(self, records: NDArray[Any], now_ns: int) -> NDArray[Any]:
         """Return what is complete now. ``records`` in the order of their times, ``now_ns`` on the same clock."""
         finished: list[NDArray[Any]] = []
-        details = records["detail"].view(DETAIL) if len(records) else np.empty(0, DETAIL)
-        for at, what in enumerate(details["what"].tolist()):
-            one, detail = records[at : at + 1], details[at]
+        raw = records["detail"].tobytes()
+        details = np.frombuffer(raw, DETAIL)
+        kinds, lengths = details["what"].tolist(), details["length"].tolist()
+        for at, (what, length) in enumerate(zip(kinds, lengths, strict=True)):
+            one, begin = records[at : at + 1], at * DETAIL.itemsize
             if what == CALL:
                 finished.append(one)
                 continue
-            data = detail["data"].tobytes()
-            key = detail["addresses"].tobytes() + data[:2]
+            data = raw[begin + _DATA_AT : begin + _DATA_AT + max(length, 4)]
+            key = raw[begin : begin + BYTES] + data[:2]
             if what == QUESTION:
-                self._ask(key, one, data[: int(detail["length"])])
+                self._ask(key, one, data)
             elif (question := self._forget(key)) is not None:
                 finished.append(_answered(question, one, data[3] & 0xF))
         while self._pending:
@@ -84,8 +87,9 @@ class Pairs:
     def _forget(self, key: bytes) -> NDArray[Any] | None:
         record = self._pending.pop(key, None)
         if record is not None:
-            detail = record["detail"].view(DETAIL)[0]
-            data = detail["data"].tobytes()[: int(detail["length"])]
+            raw = record["detail"].tobytes()
+            length = int.from_bytes(raw[BYTES : BYTES + 2], "little")
+            data = raw[_DATA_AT : _DATA_AT + max(length, 4)]
             self._numbers.pop(data[:2] + data[12:], None)
         return record
 

@@ -2,8 +2,8 @@
 
 Not: connects that fail before their first packet, accepts that fail (see tcpaccept) or that io_uring makes, and the
 sides of a connection that no process ever accepted, except their end. Of a connection that is older than the gadget
-only the end is told, and its process when that process closes it. Bytes are data, each counted once. Cost: 0.5
-microseconds for each change of a TCP socket's state and 2 for each event; on demand, because tcpconnect and
+only the end is told, and its process when that process closes it. Bytes are data, each counted once. Cost: 0.6
+microseconds for each change of a TCP socket's state and 1.7 for each accept; on demand, because tcpconnect and
 tcpaccept tell most of it all the time.
 """
 
