@@ -15,7 +15,7 @@ from collectors.trace.open import Open
 from collectors.wanted import Wanted
 from tests.kernel.known import Known, Taken
 
-OTHER = 65534
+OTHER = 54_321  # nobody else's
 HOURS = 10**13
 
 
