@@ -9,6 +9,7 @@ import re
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 from pathlib import Path
 
@@ -183,9 +184,15 @@ def test_block_io_is_counted_by_process_device_and_operation(known, service, wor
 CPU_MS, SWITCHES, BYTES = 211, 307, 1 << 20
 
 
-def test_a_process_is_shown_with_what_it_used(moves, service, workloads, tmp_path):
-    # On a disk: what goes to a tmpfs reaches no storage.
-    path = tmp_path / "written"
+@pytest.fixture
+def on_disk():
+    """A folder on a disk, which the usual one for temporary files may not be."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        yield Path(name)
+
+
+def test_a_process_is_shown_with_what_it_used(moves, service, workloads, on_disk):
+    path = on_disk / "written"
     gadget = TopProcess(workloads)
     with Known(moves, "work", CPU_MS, SWITCHES, path, BYTES, service=service) as program:
         gadget.start()
@@ -222,15 +229,18 @@ def test_every_bpf_program_is_shown_with_its_runs_and_its_owner(moves, service, 
                 found = gadget.collect(1.0).to_pylist()
                 later = gadget.collect(1.0).to_pylist()
                 bpftrace = trace._process.pid
-            (theirs,) = [row for row in found if row["pid"] == bpftrace and row["runs"] == GOOD]
+            # Its program for the call; the others are of its intervals. Whoever else calls getppid runs it, too.
+            theirs = max((row for row in found if row["pid"] == bpftrace), key=lambda row: row["runs"])
             after = {name: each.run_cnt for name, each in loaded._programs.stats_by_program().items()}
         finally:
             gadget.close()
     assert trace.maps["@"] == GOOD
+    assert GOOD <= theirs["runs"] < GOOD + 100
     assert theirs["comm"] == "bpftrace"
-    assert [row["runs"] for row in later if row["id"] == theirs["id"]] == [0]
+    (again,) = (row["runs"] for row in later if row["id"] == theirs["id"])
+    assert again < 100
     assert theirs["type"] in ("tracepoint", "perf_event")
-    assert 20 < theirs["mean_ns"] == pytest.approx(theirs["run_time_ns"] / GOOD)
+    assert 20 < theirs["mean_ns"] == pytest.approx(theirs["run_time_ns"] / theirs["runs"])
     assert theirs["maps"] >= 1
     assert theirs["map_bytes"] > 0 < theirs["memory_bytes"]
     mine = {row["program"]: row for row in found if row["pid"] == os.getpid()}
