@@ -30,14 +30,21 @@ def attributes(row):
     return dict(row["attributes"])
 
 
-def test_bytes_and_handshakes_are_told_and_bpftrace_agrees(certificate, service, workloads):
+def by_operation(rows, operation):
+    return [row for row in rows if attributes(row)["operation"] == operation]
+
+
+def test_bytes_and_handshakes_are_told_and_bpftrace_agrees(certificate, service, workloads, tmp_path):
+    library = next(Path("/usr/lib").glob("*-linux-gnu/libssl.so.3"))
+    # The second one's library lies where only that process sees it, as in a container.
+    contained = f"{service}-contained"
+    inside = f'mount -t tmpfs none {tmp_path} && cp {library} {tmp_path} && LD_LIBRARY_PATH={tmp_path} exec "$@"'
+    prefix = ("unshare", "--mount", "sh", "-c", inside, "sh")
     found = Taken()
-    with Known(PYTHON, PROGRAM, WHOLE, REFUSED, BYTES, *certificate, service=service) as program:
-        library = next(
-            line.split()[-1]
-            for line in Path(f"/proc/{program.pid}/maps").read_text().splitlines()
-            if "libssl.so" in line
-        )
+    with (
+        Known(PYTHON, PROGRAM, WHOLE, REFUSED, BYTES, *certificate, service=service) as program,
+        Known(PYTHON, PROGRAM, 3, 0, 101, *certificate, service=contained, prefix=prefix) as other,
+    ):
         second = (
             "".join(
                 f"uretprobe:{library}:SSL_{name}_ex /pid == {program.pid} && retval == 1/ {{ @{name} = count(); }} "
@@ -47,15 +54,18 @@ def test_bytes_and_handshakes_are_told_and_bpftrace_agrees(certificate, service,
         )
         with started(Ssl(workloads)) as collector, Bpftrace(second) as trace:
             program.run()
-            until(lambda: len(shakes(found.take(collector).of(pid=program.pid))) >= 2 * (WHOLE + REFUSED))
+            other.run()
+            wanted = 2 * (WHOLE + REFUSED + 3)
+            until(lambda: len(by_operation(of(found.take(collector), program, other), "handshake")) >= wanted)
             found.take(collector)
     assert found.lost == 0
     mine = found.of(service=service)
-    assert Counter(row["result"] for row in shakes(mine)) == {0: 2 * WHOLE, -errno.EPROTO: 2 * REFUSED}
+    shakes = by_operation(mine, "handshake")
+    assert Counter(row["result"] for row in shakes) == {0: 2 * WHOLE, -errno.EPROTO: 2 * REFUSED}
     for row in mine:
         assert (row["pid"], row["comm"], row["uid"]) == (program.pid, "python3", 0)
         assert row["latency_ns"] > 1_000
-    moved = {name: [row for row in mine if attributes(row)["operation"] == name] for name in ("read", "write")}
+    moved = {name: by_operation(mine, name) for name in ("read", "write")}
     count = {name: len([row for row in rows if "ended" not in attributes(row)]) for name, rows in moved.items()}
     total = {name: sum(int(attributes(row)["bytes"]) for row in rows) for name, rows in moved.items()}
     assert total == {"read": 3 * BYTES * WHOLE, "write": 3 * BYTES * WHOLE}
@@ -64,7 +74,13 @@ def test_bytes_and_handshakes_are_told_and_bpftrace_agrees(certificate, service,
     assert {name: trace.maps[f"@{name}"] for name in count} == count
     assert trace.maps["@shakes"] >= 2 * (WHOLE + REFUSED)
     assert {row["detail"] for row in moved["write"]} == {f"write {BYTES} bytes", f"write {2 * BYTES} bytes"}
+    hidden = found.of(service=contained)
+    assert Counter(row["detail"] for row in by_operation(hidden, "write")) == {
+        "write 101 bytes": 3,
+        "write 202 bytes": 3,
+    }
+    assert {row["pid"] for row in hidden} == {other.pid}
 
 
-def shakes(rows):
-    return [row for row in rows if attributes(row)["operation"] == "handshake"]
+def of(found, *programs):
+    return [row for row in found.rows if row["pid"] in {each.pid for each in programs}]
