@@ -1,6 +1,7 @@
 """Processes that were gone before anybody could look at them: each has the name it was given, and its container."""
 
 import errno
+import subprocess
 from collections import Counter
 
 from collectors.trace.exec import Exec, ExecArguments
@@ -61,6 +62,37 @@ def test_each_is_in_its_container(gadgets, service, v2):  # noqa: F811 - the fix
     # What has no name of its own is called after its container.
     wanted = [("web" if name == "perfgadgets" else name, version) for name, version, _ in names(FEW)]
     assert [(row["service"], row["version"]) for row in rows] == wanted
+
+
+def test_the_edges_of_an_environment(tmp_path):
+    """What is beyond them is not guessed: the process is then called after its program."""
+    program = tmp_path / "perfedges"
+    program.symlink_to("/bin/true")
+    many = {f"V{number}": "x" for number in range(510)}
+    cases = [
+        (many | {"OTEL_SERVICE_NAME": "late"}, "late"),
+        (many | {"A": "", "B": "", "OTEL_SERVICE_NAME": "later"}, "perfedges"),
+        ({"OTEL_SERVICE_NAME": "n" * 127}, "n" * 127),
+        ({"OTEL_SERVICE_NAME": "n" * 128}, "perfedges"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": f"service.name=a,pad={'x' * 616}"}, "a"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": f"service.name=a,pad={'x' * 700}"}, "perfedges"),
+        ({"A": "x" * 5000, "OTEL_SERVICE_NAME": "after"}, "after"),
+        # A value whose second piece looks like a variable.
+        ({"A": "x" * 2045 + "OTEL_SERVICE_NAME=inside"}, "perfedges"),
+        ({"OTEL_SERVICE_NAME": ""}, "perfedges"),
+        ({}, "perfedges"),
+    ]
+    collector = Exec(Workloads(), wanted=Wanted(comm="perfedges"))
+    try:
+        collector.start(live=True)
+        for environment, _ in cases:
+            subprocess.run([program], env=environment, check=True)
+        records = collector.poll(10)
+        collector.observe(records)
+        told = collector.rows(records)["service"].to_pylist()
+    finally:
+        collector.close()
+    assert told == [name for _, name in cases]
 
 
 def test_arguments_and_the_working_directory(known, tmp_path, service):
