@@ -20,10 +20,13 @@ up: install  ## install what is missing, then run the whole stack here until Ctr
 demo: install  ## the same for about a minute around a known workload; prints what it found, exits
 	@$(PY) -m deploy.cli demo $(ARGS)
 
+# The longest first. test_worker is a file of tests/integration.
+TOGETHER := tests/ledger tests/integration/test_worker.py tests/integration tests/fuzz tests/unit
+
 # Two at a time what only asks whether an answer is right; alone what measures the machine, or loads it on purpose.
 test: install-test  ## everything CI runs
 	@$(MAKE) --no-print-directory lint
-	$(PYTEST) -n 2 --dist loadscope tests/unit tests/fuzz tests/integration $(ARGS)
+	$(PYTEST) -n 2 --dist loadscope --no-loadscope-reorder $(TOGETHER) $(ARGS)
 	$(PYTEST) tests/kernel tests/e2e $(ARGS)
 
 bench: install  ## the measured figures, one JSON line each
@@ -59,6 +62,7 @@ fuzz: install-test  ## mutate inputs of every decoder for ten minutes each; ARGS
 lock:  ## make requirements.lock anew from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url --no-header -q \
 	    --python-version 3.11 -o requirements.lock
-	uv pip compile pyproject.toml --extra worker --extra sink --extra ingest --extra dashboards --extra read --extra build \
+	uv pip compile pyproject.toml --extra worker --extra sink --extra ingest --extra dashboards --extra read --extra python \
+	    --extra build \
 	    -c requirements.lock --generate-hashes --no-emit-index-url --no-header --no-annotate -q \
 	    --python-version 3.11 -o deploy/image/requirements.lock

@@ -26,7 +26,7 @@ class AgentMetrics:
         self.bytes = Counter(_P + "bytes", "Encoded bytes published.", per, registry=registry)
         self.up = Gauge(_P + "collector_up", "1 while the collector runs.", per, registry=registry)
         self.kernel_share = Gauge(
-            _P + "kernel_cores", "Cores that the collector's programs use in the kernel.", per, registry=registry
+            _P + "kernel_cores", "Cores that its programs use, in the kernel or as processes.", per, registry=registry
         )
         self.collect_seconds = Histogram(
             _P + "collect_seconds", "Draining and publishing one interval.", per, registry=registry

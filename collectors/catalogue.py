@@ -6,10 +6,11 @@ Light: classes are imported when one is made, so that ``--help`` loads neither N
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from collectors.budget import Lever
+from collectors.interpreted import Interpreted
 from streams.schema.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Shared:
     workloads: WorkloadResolver
     symbolizer: Symbolizer
     options: AgentOptions
+    interpreted: Interpreted = field(default_factory=Interpreted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,14 @@ class Entry:
 ALL = (
     Entry(
         "profile_cpu", "CPU time by stack, sampled at 49 Hz", "profile.cpu:ProfileCpu", "profile", "cpu", scales=True
+    ),
+    Entry(
+        "python",
+        "Python functions in the CPU profile, by py-spy",
+        "profile.python:PythonStacks",
+        always_on=False,
+        scales=True,
+        stops=True,
     ),
     Entry(
         "offcpu", "time blocked by stack, waits over 1 ms", "profile.offcpu:OffCpu", "profile", scales=True, stops=True
@@ -134,7 +144,7 @@ def of_verb(verb: str) -> dict[str, Entry]:
 
 
 def chosen(names: tuple[str, ...]) -> tuple[Entry, ...]:
-    """Return the collectors of these names; those that are always on when none is given, none for ``none``.
+    """Return the collectors of these names; ``default`` or no name is those that are always on, ``none`` is none.
 
     Raises:
         UsageError: there is no collector of a name.
@@ -142,11 +152,12 @@ def chosen(names: tuple[str, ...]) -> tuple[Entry, ...]:
     if names == ("none",):
         return ()
     known = {name: entry for name, entry in BY_NAME.items() if entry.verb not in ("top", "snapshot")}
-    unknown = [name for name in names if name not in known]
+    usual = tuple(entry for entry in known.values() if entry.always_on)
+    unknown = [name for name in names if name not in known and name != "default"]
     if unknown:
-        raise UsageError(f"there is no collector {unknown[0]!r}; there are: {', '.join(known)}, or none")
-    named = tuple(known[name] for name in dict.fromkeys(names))
-    return named or tuple(entry for entry in known.values() if entry.always_on)
+        raise UsageError(f"there is no collector {unknown[0]!r}; there are: {', '.join(known)}, default, or none")
+    named = (entry for name in names for entry in (usual if name == "default" else (known[name],)))
+    return tuple(dict.fromkeys(named)) or usual
 
 
 def measurable(names: tuple[str, ...]) -> tuple[Entry, ...]:

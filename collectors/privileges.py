@@ -86,6 +86,12 @@ def beyond(proc: Path = Path("/proc/self"), kept: Iterable[int] = KEPT.values())
     return lines
 
 
+def holds(name: str, status: Path = Path("/proc/thread-self/status")) -> bool:
+    """Return whether this thread has a capability of ``KEPT`` in effect."""
+    effective = dict(_STATUS.findall(status.read_text()))["CapEff"]
+    return bool(int(effective, 16) >> KEPT[name] & 1)
+
+
 def take_over(directory: Path) -> None:
     """Make a directory of ours if there is none; one that an earlier run left under another user becomes this user's.
 

@@ -20,11 +20,14 @@ class AgentOptions:
     interval_s: int = 10
     """Seconds that one message covers; intervals begin at multiples of it."""
     collectors: tuple[str, ...] = ()
-    """Names of the collectors to run (see ``perfstream gadget list``); empty runs all of them, ``none`` runs none."""
+    """Names of the collectors to run (``perfstream gadget list``); empty or ``default`` are those that are always on,
+    ``none`` runs none."""
     cpu_hz: float = DEFAULT_HZ
     offcpu_threshold_ms: float = 1.0
     offcpu_most_per_s: float = 200.0
     """Waits that are taken a second; where more end, long ones count in full and short ones by chance."""
+    python_hz: float = 19.0
+    """Samples a second of each process that the collector ``python`` reads, at most."""
     budget_percent: float = 1.0
     """CPU that the agent and its programs may use, in percent of the node; beyond it sampling gets coarser."""
     scrape: tuple[ScrapeTarget, ...] = ()

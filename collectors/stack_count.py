@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import struct
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from collectors.base import Batch, WorkloadResolver
 from collectors.bpf.buffers import wait_until_unused
 from collectors.bpf.loader import Programs
+from collectors.interpreted import Seen, spread
 from collectors.symbols import Symbolizer
 from runtime.log import Once
 from streams.schema.messages import PROFILE, WORKLOAD
+from streams.schema.stacks import stack_id
 
 FRAMES = 127
 POLL_S = 1.0
@@ -52,6 +54,11 @@ class Drained:
     users: list[Addresses]
     kernels: list[Addresses]
     lost: int
+
+    def only(self, rows: NDArray[np.int64]) -> Drained:
+        """Return these rows alone."""
+        users, kernels = [self.users[row] for row in rows], [self.kernels[row] for row in rows]
+        return replace(self, keys=self.keys[rows], values=self.values[rows], users=users, kernels=kernels)
 
 
 class StackCounts:
@@ -124,7 +131,15 @@ class StackCounts:
         lost, self._lost = total - self._lost, total
         return Drained(keys, values, table.stacks(keys["user"]), table.stacks(keys["kernel"]), lost)
 
-    def batch(self, drained: Drained, amounts: NDArray[np.int64], kind: str, period: int, start_ns: int) -> Batch:
+    def batch(
+        self,
+        drained: Drained,
+        amounts: NDArray[np.int64],
+        kind: str,
+        period: int,
+        start_ns: int,
+        seen: Mapping[int, Seen] | None = None,
+    ) -> Batch:
         """Return rows of the ``profile`` schema, one for each (workload, stack).
 
         Args:
@@ -133,9 +148,10 @@ class StackCounts:
             kind: the profile's type.
             period: the true sampling period in nanoseconds, 0 when not sampled.
             start_ns: start of the interval, Unix time.
+            seen: stacks that stand in for those of these processes.
         """
         events = int(drained.values["count"].sum(dtype=np.uint64))
-        stack_of, stacks = self._name(drained)
+        drained, amounts, stack_of, stacks = self._stacks(drained, amounts, seen or {})
         columns = self._workloads.columns(
             drained.keys["tgid"].astype(np.uint32), drained.keys["cgroup"], _texts(drained.values["comm"])
         )
@@ -149,6 +165,26 @@ class StackCounts:
         arrays.append(pa.DictionaryArray.from_arrays(pa.array(stack_of[first], pa.int32()), dictionary))
         arrays += [pa.array(sums), pa.array(np.full(rows, period, np.int64))]
         return Batch(pa.RecordBatch.from_arrays(arrays, schema=PROFILE), events, drained.lost)
+
+    def _stacks(
+        self, drained: Drained, amounts: NDArray[np.int64], seen: Mapping[int, Seen]
+    ) -> tuple[Drained, NDArray[np.int64], NDArray[np.int32], list[tuple[int, str]]]:
+        """Return rows, their amounts and stacks: sampled ones, or those seen, which share their process's amount."""
+        tgids = drained.keys["tgid"]
+        there = [pid for pid in seen if np.any(tgids == pid)]
+        if not there:
+            return drained, amounts, *self._name(drained)
+        kept = np.flatnonzero(~np.isin(tgids, there))
+        stack_of, stacks = self._name(drained.only(kept))
+        number = {text: at for at, (_id, text) in enumerate(stacks)}
+        rows, parts, places = [kept], [amounts[kept]], [stack_of]
+        for pid in there:
+            told, of_pid = seen[pid], np.flatnonzero(tgids == pid)
+            rows.append(np.full(len(told.texts), of_pid[0]))
+            parts.append(spread(int(amounts[of_pid].sum()), told.counts))
+            places.append(np.array([number.setdefault(text, len(number)) for text in told.texts], np.int32))
+        stacks += [(stack_id(text), text) for text in list(number)[len(stacks) :]]
+        return drained.only(np.concatenate(rows)), np.concatenate(parts), np.concatenate(places), stacks
 
     def _name(self, drained: Drained) -> tuple[NDArray[np.int32], list[tuple[int, str]]]:
         """Return (index into the stacks for each count, distinct stacks)."""

@@ -27,7 +27,9 @@ _SETTLE_S, _MORE_S = 3.0, 20.0
 def figures() -> Iterator[tuple[str, float, str]]:
     """Yield ``gadget_overhead_NAME`` for every gadget that runs for a while; one that cannot run here is left out."""
     traces = [each for each in ALL if each.verb == "trace"]
-    groups = [traces, *([each] for each in ALL if each.verb not in ("trace", "snapshot"))]
+    # ``python`` does nothing without ``profile_cpu`` and busy Python programs.
+    others = [each for each in ALL if each.verb not in ("trace", "snapshot") and each.name != "python"]
+    groups = [traces, *([each] for each in others)]
     shared = Shared(Workloads(), Symbolizer(), AgentOptions())
     never = threading.Event()
     with tempfile.TemporaryDirectory(prefix="perfstream-bench-") as name:

@@ -128,7 +128,7 @@ def test_node(server, unique, tmp_path):
 
 def test_java(server, unique, tmp_path):
     command = ["java", "-Xmx64m", "-XX:TieredStopAtLevel=1", f"-javaagent:{java_agent()}",
-               "-cp", f"{java_classes(tmp_path)}:{java_agent()}", "Pushed", "12"]  # fmt: skip
+               "-cp", f"{java_classes(tmp_path)}:{java_agent()}", "Pushed", "13"]  # fmt: skip
     environment = {
         "PATH": os.environ["PATH"], "PYROSCOPE_SERVER_ADDRESS": server.url, "PYROSCOPE_APPLICATION_NAME": unique,
         "PYROSCOPE_LABELS": "version=v1.1", "PYROSCOPE_FORMAT": "jfr", "PYROSCOPE_UPLOAD_INTERVAL": "1s",

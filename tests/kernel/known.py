@@ -148,3 +148,15 @@ def until(condition, seconds=30):
         assert time.monotonic() < deadline, "did not happen in time"
         time.sleep(0.005)
     return result
+
+
+def children_of(parent):
+    """Return {name: [pid, ...]} of the processes that one has started."""
+    found = {}
+    for place in Path("/proc").iterdir():
+        if place.name.isdigit():
+            with contextlib.suppress(OSError):
+                name, _, rest = (place / "stat").read_text().partition("(")[2].rpartition(")")
+                if int(rest.split()[1]) == parent:
+                    found.setdefault(name, []).append(int(place.name))
+    return found

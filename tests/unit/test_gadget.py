@@ -124,5 +124,7 @@ def test_collectors_are_chosen_by_name():
     assert [entry.name for entry in chosen(("exec", "runqlat", "exec"))] == ["exec", "runqlat"]
     assert chosen(()) == tuple(entry for entry in ALL if entry.always_on)
     assert chosen(("none",)) == ()
+    assert chosen(("python", "default"))[1:] == chosen(("default", "exec")) == chosen(())
+    assert chosen(("python", "default"))[0].name == "python"
     with pytest.raises(UsageError, match="no collector 'nope'"):
         chosen(("nope",))

@@ -2,16 +2,16 @@ import io.pyroscope.labels.v2.LabelsSet;
 import io.pyroscope.labels.v2.Pyroscope;
 
 /**
- * The work of {@link Split} in long turns, seven parts of it as one namespace and three as another: a sampling of CPU
- * time meets each turn many times, so that chance decides little. Then it goes on as {@code after} until it is
- * killed: who has seen that has all that was before it.
+ * The work of {@link Split}, seven parts of it as one namespace and three as another. Turns are long, so that a sampling
+ * of CPU time meets each many times and chance decides little, and of many lengths, so that they do not beat with it.
+ * Then it goes on as {@code after} until it is killed: who has seen that has all that was before it.
  */
 public final class Pushed {
     public static void main(String[] arguments) throws Exception {
         int turns = Integer.parseInt(arguments[0]);
         turn(1); // compiled from here on
         for (int i = 0; i < turns; i++) {
-            turn(10);
+            turn(4 + i * 5 % 13);
         }
         while (true) {
             after();
