@@ -20,7 +20,7 @@ up: install  ## install what is missing, then run the whole stack here until Ctr
 demo: install  ## the same for about a minute around a known workload; prints what it found, exits
 	@$(PY) -m deploy.cli demo $(ARGS)
 
-# The longest first. test_worker is a file of tests/integration.
+# The longest first.
 TOGETHER := tests/ledger tests/integration/test_worker.py tests/integration tests/fuzz tests/unit
 
 # Two at a time what only asks whether an answer is right; alone what measures the machine, or loads it on purpose.

@@ -3,16 +3,19 @@ public final class Split {
     static volatile long sink;
     static final Object LOCK = new Object();
     static volatile Object kept;
+    static volatile boolean done;
+    /** However little of a CPU it gets: so much is enough to sample. */
+    static final int LEAST_ROUNDS = 100;
 
     public static void main(String[] arguments) throws Exception {
         long until = System.nanoTime() + (long) (Double.parseDouble(arguments[0]) * 1e9);
         Thread contender = new Thread(() -> {
-            while (System.nanoTime() < until) {
+            while (!done) {
                 contended();
             }
         }, "contender");
         contender.start();
-        while (System.nanoTime() < until) {
+        for (int rounds = 0; System.nanoTime() < until || rounds < LEAST_ROUNDS; rounds++) {
             sink += seven(7);
             sink += three(3);
             allocated();
@@ -20,6 +23,7 @@ public final class Split {
                 sink++;
             }
         }
+        done = true;
         contender.join();
     }
 
