@@ -88,9 +88,12 @@ class Workloads:
             cgroup_ids: cgroup v2 ids of the same rows, 0 when unknown.
             comms: the kernel's short names of the same rows, "" when unknown.
         """
-        unique, first, inverse = np.unique(np.asarray(pids), return_index=True, return_inverse=True)
+        numbers = np.asarray(pids, np.uint64)
+        # What belongs to no process (a packet's socket) is told apart by its cgroup.
+        keys = np.where(numbers == 0, np.asarray(cgroup_ids, np.uint64) | np.uint64(1 << 63), numbers)
+        _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
         with self._lock:
-            found = [self._lookup(int(unique[i]), int(cgroup_ids[at]), _text(comms[at])) for i, at in enumerate(first)]
+            found = [self._lookup(int(numbers[at]), int(cgroup_ids[at]), _text(comms[at])) for at in first]
         columns = {}
         for name in WORKLOAD:
             codes: dict[str, int] = {}

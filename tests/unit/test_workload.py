@@ -207,6 +207,14 @@ def test_a_gone_process_of_a_container_that_is_known(proc):
     assert workloads.of(2, cgroup_id=78, comm="sh").service == "sh"
 
 
+def test_what_belongs_to_no_process_is_told_by_its_cgroup(proc):
+    proc.put(1, environ=["OTEL_SERVICE_NAME=x"], cgroup=f"0::/docker/{CONTAINER}")
+    workloads = resolver(proc)
+    workloads.of(1, cgroup_id=77)
+    columns = workloads.columns(np.zeros(4, np.uint32), np.array([0, 77, 78, 77], np.uint64), [""] * 4)
+    assert columns["service"].to_pylist() == ["unknown", "x", "unknown", "x"]
+
+
 @pytest.mark.parametrize("layout", V2, ids=lambda layout: layout.name)
 def test_where_runtimes_put_their_containers_on_v2(layout):
     assert place_of(of_v2(layout)) == CgroupPlace(layout.container, layout.pod, layout.unit)
