@@ -22,10 +22,10 @@ GIVE_UP_NS = 1_500_000_000
 
 
 @pytest.fixture
-def world(service, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def world(service, tmp_path):
     apart = ("unshare", "--net", "--mount", sys.executable)
-    with Known(PROGRAM, A, AAAA, NXDOMAIN, SILENT, CALLS, LOCAL, service=service, prefix=apart) as program:
+    counts = (A, AAAA, NXDOMAIN, SILENT, CALLS, LOCAL)
+    with Known(PROGRAM, *counts, tmp_path / "resolv.conf", service=service, prefix=apart) as program:
         yield program
 
 
@@ -41,7 +41,7 @@ def test_every_question_is_told_with_who_asked_and_what_came_back(world, service
         began = time.monotonic()
         said = world.run()
         until(lambda: len(found.take(collector).of(service=service)) >= SENT + LOCAL)
-        time_to_give_up = time.monotonic() - began
+        took_s = time.monotonic() - began
     rows = found.of(service=service)
     assert found.lost == 0
     assert len(rows) == SENT + LOCAL
@@ -64,7 +64,7 @@ def test_every_question_is_told_with_who_asked_and_what_came_back(world, service
         if word == "silent":
             assert row["latency_ns"] == GIVE_UP_NS
         else:
-            assert 1_000 < row["latency_ns"] < time_to_give_up * 1e9
+            assert 1_000 < row["latency_ns"] < took_s * 1e9
         assert told["server"] in (("[::1]:53",) if word == "aaaa" else ("127.0.0.1:53", "10.53.0.1:53"))
         assert int(told["client"].rpartition(":")[2]) > 0
     called = [row for row in rows if attributes(row)["name"].startswith("call")]

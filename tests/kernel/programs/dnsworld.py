@@ -1,4 +1,4 @@
-"""dnsworld A AAAA NXDOMAIN SILENT CALLS LOCAL: a DNS server in namespaces of its own, and known questions to it.
+"""dnsworld A AAAA NXDOMAIN SILENT CALLS LOCAL FILE: a DNS server in namespaces of its own, and known questions to it.
 
 Started by ``unshare --net --mount``. Names are ``n<number>.example``; what the server says follows from the name.
 """
@@ -12,14 +12,14 @@ import sys
 import threading
 from pathlib import Path
 
-counts = dict(zip(("a", "aaaa", "nxdomain", "silent", "calls", "local"), map(int, sys.argv[1:]), strict=True))
+counts = dict(zip(("a", "aaaa", "nxdomain", "silent", "calls", "local"), map(int, sys.argv[1:7]), strict=True))
 A, AAAA = 1, 28
 asked = []
 
 for words in ("link set lo up", "address add 10.53.0.1/32 dev lo"):
     subprocess.run(["ip", *words.split()], check=True)
-Path("resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
-subprocess.run(["mount", "--bind", "resolv.conf", "/etc/resolv.conf"], check=True)
+Path(sys.argv[7]).write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+subprocess.run(["mount", "--bind", sys.argv[7], "/etc/resolv.conf"], check=True)
 
 
 def name_of(text):
