@@ -14,6 +14,8 @@ int tp_btf__signal_generate(u64 *ctx)
 {
     u64 info = ctx[1], task = ctx[2];
     s32 outcome = ctx[4], result = outcome == OVERFLOW ? -11 : 0;
+    if (!wanted_now(result, 0))
+        return 0;
     struct event *event = reserve();
     if (!event)
         return 0;
@@ -27,6 +29,6 @@ int tp_btf__signal_generate(u64 *ctx)
     to->tid = read32(task, OFF_TASK_PID);
     to->whole = ctx[3];
     bpf_probe_read_kernel(to->comm, sizeof(to->comm), (void *)(task + OFF_TASK_COMM));
-    submit(event);
+    events.ringbuf_submit(event, 0);
     return 0;
 }
