@@ -38,7 +38,7 @@ class Run:
     """Starts at once. The caller stops, reaps and closes it."""
 
     def __init__(self, binary: str, pid: int, rate: int, seconds: int) -> None:
-        self.pid = pid
+        self.pid, self.rate = pid, rate
         self.cpu_ns = 0
         self._status: int | None = None
         self._out = os.memfd_create("py-spy")

@@ -5,13 +5,14 @@ function, file and line; their CPU time of ``profile_cpu`` is spread over them (
 CPython that py-spy knows; nothing has to be set in the program, unlike the trampoline that Python 3.12 has for perf.
 
 Does not measure: a process's first interval; processes that live for less than two; what is inside C code and system
-calls called from Python, which counts for the calling function; one that waits for a CPU counts like one that runs.
+calls called from Python, which counts for the calling function; processes of so many threads that one sample a second
+is too dear. A thread that waits for a CPU counts like one that runs.
 Needs profile_cpu, CAP_SYS_PTRACE, and py-spy (the extra ``python``).
 
-Costs: 10 ms of CPU for each process and interval, and for each sample 0.2 ms, in a process of many threads 0.1 ms for
-each of them. The rate is 19 Hz at most, and so low that samples take half a percent of a core (at 1 Hz perhaps more);
-the budget counts py-spy, halves the rate, and gives it up. Off unless named: four such processes alone would be the
-whole budget of two cores.
+Costs: 10 to 20 ms of CPU for each process and interval, and for each sample 0.2 ms, in a process of many threads 0.1 ms
+for each of them. The rate is 19 Hz at most (5 when a process is new), and so low that samples take half a percent of
+a core (at 1 Hz up to one); the budget counts py-spy, halves the rate, and gives it up. Off unless named: four such
+processes alone are the whole budget of two cores.
 """
 
 from __future__ import annotations
@@ -50,8 +51,11 @@ MAX_HZ = 1000.0
 _LEAST_SHARE = 0.02
 """Of a core: who uses less is left to the interpreter's frames."""
 _AGAIN_S = 600.0
-_WRITES_S = 0.3
-_START_NS = 10_000_000
+_WRITES_S = 0.5
+_START_NS = 20_000_000
+_TOO_RARE = 0.5
+_DEAR_S = 0.001
+"""What a sample of a process costs as long as that is not known."""
 _KEPT = (privileges.KEPT["CAP_SYS_PTRACE"], privileges.KEPT["CAP_DAC_READ_SEARCH"])
 _MAX_MAPS = 1 << 20
 _NAME = re.compile(r"python[\d.]*[a-z]*\Z")
@@ -95,7 +99,7 @@ class PythonStacks:
         if not 1 <= frequency_hz <= MAX_HZ:
             raise UsageError(f"a sampling rate of {frequency_hz} Hz is not between 1 and {MAX_HZ:g}")
         self._interpreted, self._interval_s, self._proc = interpreted, interval_s, proc
-        self._hz = frequency_hz
+        self._hz, self._effort = frequency_hz, 1.0
         self._binary, self._most_cost = binary, most_cost
         self._known: Lru[int, _Process] = Lru(1024)
         self._lock = threading.Condition()
@@ -114,8 +118,8 @@ class PythonStacks:
         return cls(shared.interpreted, shared.options.python_hz, shared.options.interval_s)
 
     def relieve(self, options: AgentOptions, effort: float) -> None:
-        """Do only this share of the full effort."""
-        self._hz = max(1.0, options.python_hz * effort)
+        """Do only this share of the full effort: fewer samples, and below a fourth fewer processes, too."""
+        self._hz, self._effort = options.python_hz, effort
 
     def start(self) -> None:
         """Look for py-spy and the right to read other processes.
@@ -196,7 +200,7 @@ class PythonStacks:
             for process, pid in self._choose(wanted):
                 runs.append((process, self._begin(process, pid)))
             # It looks whether it is asked to end after each sample only, and writes then.
-            slowest_s = max((1 / round(process.rate) for process, _run in runs), default=0.0)
+            slowest_s = max((1 / run.rate for _process, run in runs), default=0.0)
             self._wait(turn, until - slowest_s - max(_WRITES_S, min(1.0, self._interval_s / 10)))
             length_ns = (time.monotonic() - began) * 1e9
             for _process, run in runs:
@@ -234,26 +238,30 @@ class PythonStacks:
                 continue
             process = self._known.get(pid)
             if process is None or process.identity != who:
-                process = _Process(who, _is_python(self._proc / str(pid)), self._hz)
+                process = _Process(who, _is_python(self._proc / str(pid)), self._most_cost / _DEAR_S)
                 self._known.put(pid, process)
             if process.is_python and time.monotonic() >= process.again_s:
                 chosen.append((process, pid))
-            if len(chosen) == MAX_PROCESSES:
+            if len(chosen) >= min(MAX_PROCESSES, MAX_PROCESSES * 4 * self._effort):
                 break
         return chosen
 
     def _begin(self, process: _Process, pid: int) -> pyspy.Run:
         assert self._binary is not None
-        process.rate = max(1.0, min(process.rate, self._hz))
-        return pyspy.Run(self._binary, pid, round(process.rate), math.ceil(self._interval_s) + 1)
+        process.rate = min(process.rate, self._hz)
+        rate = max(1, round(process.rate * self._effort))
+        return pyspy.Run(self._binary, pid, rate, math.ceil(self._interval_s) + 1)
 
     def _adjust(self, process: _Process, cpu_ns: int, length_ns: float) -> None:
-        """Take more or fewer samples of a process, by what a run has cost."""
-        allowed, cpu_ns = self._most_cost * length_ns, max(1, cpu_ns - _START_NS)
+        """Take more or fewer samples of a process, by what a run has cost; for a while none if that would not do."""
+        allowed, cpu_ns = self._most_cost * self._effort * length_ns, max(1, cpu_ns - _START_NS)
         if cpu_ns > allowed:
             process.rate *= allowed / cpu_ns
         elif cpu_ns < allowed / 2:
             process.rate *= 2
+        if process.rate * self._effort < _TOO_RARE and cpu_ns > allowed:
+            process.again_s = time.monotonic() + _AGAIN_S
+            _LOG.info("py-spy leaves a process alone that costs too much to read")
 
     def _seen(self, process: _Process, run: pyspy.Run) -> Seen | None:
         try:

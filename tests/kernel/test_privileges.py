@@ -44,13 +44,14 @@ def as_the_unit_does():
 
 
 @contextlib.contextmanager
-def agent(directory, before, health):
+def agent(directory, before, health, **more):
     """Run an agent without Kafka: what it publishes stays in its spool."""
     port = free_port()
     environment = {
         **os.environ, "PERFSTREAM_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "PERFSTREAM_HTTP_PORT": str(port),
         "PERFSTREAM_SPOOL_DIRECTORY": str(directory / "spool"), "PERFSTREAM_AGENT_INTERVAL_S": "1",
         "PERFSTREAM_AGENT_BUDGET_PERCENT": "100", "PERFSTREAM_CACHE": str(default_cache().parent.resolve()),
+        **more,
     }  # fmt: skip
     command = [*before, sys.executable, "-m", "deploy.cli", "agent"]
     with (directory / "agent.log").open("wb") as log:
