@@ -45,7 +45,8 @@ def print_table(rows: pa.RecordBatch) -> None:
     )
     for each in objects[:_SHOWN]:
         buckets, counts = _arrays(each)
-        quantiles = [short(quantile(buckets, counts, q)) for q in (0.5, 0.9, 0.99)]
+        # A bucket's middle may lie above the greatest value in it.
+        quantiles = [short(min(quantile(buckets, counts, q), each["max_ns"])) for q in (0.5, 0.9, 0.99)]
         cells = [f"{each['count']:,}", *quantiles, short(each["max_ns"]), short(each["sum_ns"])]
         click.echo(
             f"{each['service']:<{service}}  {each['operation']:<{operation}}  " + "  ".join(f"{c:>8}" for c in cells)

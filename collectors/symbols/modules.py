@@ -33,6 +33,7 @@ class Module:
         self._keep: list[int] = []
         self._tables: list[elf.SymbolTable] | None = None
         self._debug_roots = debug_roots
+        self._debug: elf.Elf | None = None
         self._names: dict[tuple[int, int], str] = {}
         try:
             self._elf = elf.Elf(elf.reader_of(fd))
@@ -48,6 +49,11 @@ class Module:
     def nbytes(self) -> int:
         """Bytes held for symbols."""
         return sum(table.nbytes for table in self._tables or ())
+
+    def unload(self) -> None:
+        """Forget the symbols; they are read from the open file again when they are needed, also when it is gone."""
+        self._tables = None
+        self._names.clear()
 
     def close(self) -> None:
         """Close the file; symbols of it can no longer be read."""
@@ -70,6 +76,8 @@ class Module:
         return [table for table in (extra, own) if table is not None and len(table)]
 
     def _debug_file(self) -> elf.Elf | None:
+        if self._debug is not None:
+            return self._debug
         if len(self.build_id) < 8:
             return None
         name = f"{_DEBUG}/{self.build_id[:2]}/{self.build_id[2:]}.debug"
@@ -85,6 +93,7 @@ class Module:
                 continue
             if found.build_id == self.build_id:
                 self._keep.append(fd)
+                self._debug = found
                 return found
             os.close(fd)
         return None
@@ -160,9 +169,13 @@ class Modules:
         return self._cache.get(key)
 
     def trim(self) -> None:
-        """Forget everything when the symbols held pass ``MAX_SYMBOL_BYTES``: they are read again when needed."""
+        """Forget all symbols when they pass ``MAX_SYMBOL_BYTES``: they are read again when needed.
+
+        The files stay open: what ran from one of them may have exited, and then there is no other way to it.
+        """
         if self.nbytes > MAX_SYMBOL_BYTES:
-            self._cache.clear()
+            for module in self._cache.values():
+                module.unload()
 
     @property
     def nbytes(self) -> int:

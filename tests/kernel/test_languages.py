@@ -16,7 +16,7 @@ from tests.kernel.known import PROGRAMS, Known, children_of, started, taken, unt
 
 SOURCES = PROGRAMS / "split"
 HZ = 997.0
-ROUNDS = 7000
+ROUNDS = 79
 FRAMES = "-fno-omit-frame-pointer"
 # language: (how it is built, how it is run, its two functions, a frame that every stack reaches when it is whole).
 # A function that calls nothing needs no frame of its own; its caller is then missing whoever looks, the root is not.

@@ -2,6 +2,7 @@
 
 import ctypes
 import lzma
+import mmap
 import os
 import signal
 import struct
@@ -140,6 +141,24 @@ def test_a_module_joins_all_it_knows_and_names_itself_for_the_rest(tmp_path):
     assert {frame.file for frame in frames} == {str(path)}
     assert module.nbytes > 0
     module.close()
+
+
+def test_symbols_that_were_forgotten_are_read_again_from_a_file_that_is_gone(tmp_path, monkeypatch):
+    path = tmp_path / "wheel"
+    path.write_bytes(elf_file(SYMBOLS).ljust(1 << 16, b"\0"))
+    modules = Modules()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ | mmap.PROT_EXEC):
+        mappings = maps.parse(Path("/proc/self/maps").read_bytes())
+        (mapping,) = [each for each in mappings.entries if each.path == str(path)]
+        key = modules.key_of(os.getpid(), mapping)
+    named = modules.get(key).frames(u64(0x1000))
+    assert split(named[0])[0].function == "first"
+    path.unlink()
+    monkeypatch.setattr("collectors.symbols.modules.MAX_SYMBOL_BYTES", 0)
+    modules.trim()
+    assert modules.nbytes == 0
+    assert modules.get(key).frames(u64(0x1000)) == named
+    modules.close()
 
 
 @settings(max_examples=100, deadline=None)

@@ -1,4 +1,5 @@
 // 7 parts of the work in seven_parts, 3 in three_parts: the same loop, so the shares are known without a clock.
+// A turn is long against the time between two samples, so that chance decides little.
 #include <stdint.h>
 #include <stdio.h>
 
@@ -7,7 +8,7 @@ static volatile uint64_t sink;
 static inline __attribute__((always_inline)) void spin(int parts)
 {
 	uint64_t x = sink;
-	for (long i = 0; i < parts * 20000L; i++)
+	for (long i = 0; i < parts * 2000000L; i++)
 		x = x * 6364136223846793005u + 1442695040888963407u;
 	sink = x;
 }

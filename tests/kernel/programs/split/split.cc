@@ -9,7 +9,7 @@ template <int Parts> struct Share {
 	__attribute__((noinline)) static void spin()
 	{
 		uint64_t x = sink;
-		for (long i = 0; i < Parts * 20000L; i++)
+		for (long i = 0; i < Parts * 2000000L; i++)
 			x = x * 6364136223846793005u + 1442695040888963407u;
 		sink = x;
 	}

@@ -13,7 +13,7 @@ var sink uint64
 //go:noinline
 func sevenParts() {
 	x := sink
-	for i := 0; i < 7*20000; i++ {
+	for i := 0; i < 7*2000000; i++ {
 		x = x*6364136223846793005 + 1442695040888963407
 	}
 	sink = x
@@ -22,7 +22,7 @@ func sevenParts() {
 //go:noinline
 func threeParts() {
 	x := sink
-	for i := 0; i < 3*20000; i++ {
+	for i := 0; i < 3*2000000; i++ {
 		x = x*6364136223846793005 + 1442695040888963407
 	}
 	sink = x

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 #[inline(always)]
 fn spin(parts: u64) {
     let mut x = black_box(1u64);
-    for _ in 0..parts * 20_000 {
+    for _ in 0..parts * 2_000_000 {
         x = black_box(x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407));
     }
     black_box(x);
