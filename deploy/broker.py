@@ -64,8 +64,9 @@ class Broker:
     def command(self, main: str, *arguments: str) -> list[str]:
         """Return the command line of one of Kafka's main classes."""
         jars = fetch_jars()
+        # The quick compiler: a broker of one machine is up in half the time, for half the CPU.
         return [
-            "java", f"-Xmx{self._heap}", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=4",
+            "java", f"-Xmx{self._heap}", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
             f"-Dlog4j2.configurationFile={self._log_configuration()}",
             "-cp", f"{jars.resolve()}/*", main, *arguments,
         ]  # fmt: skip

@@ -148,7 +148,8 @@ class Elf:
             if segment["type"] != _PT_LOAD or not segment["flags"] & _PF_X:
                 continue
             start = segment["offset"] & ~page
-            inside = (offsets >= start) & (offsets < segment["offset"] + segment["filesz"])
+            # From its start on, so that no sum of a damaged file's numbers can wrap.
+            inside = (offsets >= start) & (offsets - start < segment["filesz"] + (segment["offset"] & page))
             result[inside] = offsets[inside] - segment["offset"] + segment["vaddr"]
         return result
 
