@@ -75,9 +75,11 @@ def test_go(server, unique, tmp_path):
               "mutex_contentions", "mutex_delay", "block_contentions", "block_delay"}  # fmt: skip
     rows, found = until_rows(server, unique, wanted)
     assert found.keys() == wanted
-    cpu = found["process_cpu"]
-    assert cpu["main.spendHot"] > 0.8 * sum(cpu.values())
-    assert 0.7e9 < cpu["main.spendHot"] < 2.5e9
+    cpu = [row for row in rows if row["type"] == "process_cpu"]
+    # Within, not at its end alone: the runtime's preemption stands above it.
+    hot = sum(row["value"] for row in cpu if "main.spendHot" in row["stack"])
+    assert hot > 0.8 * sum(row["value"] for row in cpu)
+    assert 0.7e9 < hot < 2.5e9
     # Every allocation was seen: 17 slices of a MB that live to the end, then 13 that do not.
     assert found["alloc_objects"]["main.wasteBytes"] >= 13
     assert found["alloc_space"]["main.wasteBytes"] >> 20 == 13

@@ -18,7 +18,7 @@ from tests.integration.known_rows import _inserter
 from tests.kernel.known import PROGRAMS, Known, started, taken
 
 HZ = 997.0
-ROUNDS = 2503
+ROUNDS = 29
 SPLIT = PROGRAMS / "split"
 FRAMES, NONE = "-fno-omit-frame-pointer", "-fomit-frame-pointer"
 GCC = ("gcc", "-O1", f"-DROUNDS={ROUNDS}", SPLIT / "split.c")

@@ -84,20 +84,28 @@ def preferred():
     os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
-def test_python_in_its_own_functions_by_py_spy(service, workloads, preferred):
+def by_py_spy(service, workloads):
+    """Run the program once; return (its rows, what it said, what py-spy cost in cores)."""
     interpreted = Interpreted()
-    python = PythonStacks(interpreted, 499.0, interval_s=7.0, most_cost=1.0)
-    cpu = ProfileCpu(workloads, frequency_hz=HZ, interval_s=7.0, interpreted=interpreted)
-    with Known("/usr/bin/python3", SOURCES / "split.py", 52, service=service) as program, started(cpu, python):
+    python = PythonStacks(interpreted, 499.0, interval_s=5.0, most_cost=1.0)
+    cpu = ProfileCpu(workloads, frequency_hz=HZ, interval_s=5.0, interpreted=interpreted)
+    with Known("/usr/bin/python3", SOURCES / "split.py", 13, service=service) as program, started(cpu, python):
         taken(cpu)
         # As if it had been busy before, so that py-spy is there from its first turn to its last.
         busy = np.array([program.pid], np.uint64), np.array([10**10], np.int64)
-        assert python.exchange(*busy, time.time_ns() + 7 * 10**9) == {}
+        assert python.exchange(*busy, time.time_ns() + 5 * 10**9) == {}
         until(lambda: "py-spy" in children_of(os.getpid()))
         said = program.run()
         until(lambda: python.stats().told_ns)
-        rows = taken(cpu).of(service=service)
-        cost = python.stats().told_ns / said["cpu_ns"]
+        return taken(cpu).of(service=service), said, python.stats().told_ns / said["cpu_ns"]
+
+
+def test_python_in_its_own_functions_by_py_spy(service, workloads, preferred):
+    # It samples a few hundred times a run: three runs, so that chance stays well within three points.
+    runs = [by_py_spy(f"{service}-{run}", workloads) for run in range(3)]
+    rows = [row for found, *_ in runs for row in found]
+    spent = sum(said["cpu_ns"] for _, said, _ in runs)
+    seven = sum(said["cpu_ns"] * said["seven"] for _, said, _ in runs) / spent
     whole = sum(row["value"] for row in rows)
     leaves, lines = Counter(), Counter()
     for row in rows:
@@ -108,13 +116,13 @@ def test_python_in_its_own_functions_by_py_spy(service, workloads, preferred):
             assert {frame.file for frame in frames} == {str(SOURCES / "split.py")}
             lines[frames[-1].line] += row["value"]
     shares = [leaves[name] / whole for name in ("seven_parts", "three_parts")]
-    print("python", whole / 1e9, [round(share, 3) for share in shares], said, "cost", round(cost, 3))
+    print("python", whole / 1e9, [round(share, 3) for share in shares], seven, [cost for *_, cost in runs])
     # What the interpreter spent, once: neither its own frames beside Python's, nor less.
-    assert whole == pytest.approx(said["cpu_ns"], rel=0.03)
+    assert whole == pytest.approx(spent, rel=0.03)
     # On a busy machine not quite 7 to 3: py-spy does not notice that what it looks at waits for a CPU.
-    assert shares == pytest.approx([said["seven"], 1 - said["seven"]], abs=0.03), leaves
+    assert shares == pytest.approx([seven, 1 - seven], abs=0.03), leaves
     text = (SOURCES / "split.py").read_text().splitlines()
     loops = [number for number, line in enumerate(text, 1) if "for _" in line]
     assert sum(lines[at] + lines[at + 1] for at in loops) > 0.95 * whole, lines
     assert {(row["type"], row["unit"], row["version"]) for row in rows} == {("cpu", "nanoseconds", rows[0]["version"])}
-    assert cost > 0
+    assert all(cost > 0 for *_, cost in runs)

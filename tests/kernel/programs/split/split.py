@@ -10,7 +10,7 @@ sink = 1
 def seven_parts(times):
     global sink
     x = sink
-    for _ in range(7 * 10_000 * times):
+    for _ in range(7 * 40_000 * times):
         x = (x * 1664525 + 1013904223) & 0xFFFFFFFF
     sink = x
 
@@ -18,7 +18,7 @@ def seven_parts(times):
 def three_parts(times):
     global sink
     x = sink
-    for _ in range(3 * 10_000 * times):
+    for _ in range(3 * 40_000 * times):
         x = (x * 1664525 + 1013904223) & 0xFFFFFFFF
     sink = x
 
