@@ -123,12 +123,14 @@ def test_a_long_range_has_the_same_sums_and_verdicts_from_the_rollup(compare, da
     assert where == "samples"
     assert set(rows) == set(wanted)
     for name, row in rows.items():
-        for key in ("baseline_self", "comparison_self", "baseline_total", "comparison_total", "self_points", "verdict"):
-            assert (
-                row[key] == pytest.approx(wanted[name][key]) if key == "self_points" else row[key] == wanted[name][key]
-            )
+        for key in ("baseline_self", "comparison_self", "baseline_total", "comparison_total", "self_points"):
+            expected = wanted[name][key]
+            assert (name, key, row[key]) == (name, key, pytest.approx(expected) if key == "self_points" else expected)
         for key in ("self_points_low", "self_points_high"):
             assert row[key] == pytest.approx(wanted[name][key], abs=0.5)
+        # Hours are fewer clusters than minutes: for a rare function they may be too few to say anything.
+        verdicts = {row["verdict"], wanted[name]["verdict"]}
+        assert len(verdicts) == 1 or verdicts == {"no finding", "too few samples"}
     assert sum(row["baseline_self"] for row in rows.values()) == pytest.approx(20_000 * 20 * MS, rel=0.01)
     assert [name for name, row in rows.items() if row["by"]] == ["f0"]
 
