@@ -16,7 +16,7 @@ from tests.bench.pipeline import connect, stack
 pytestmark = [pytest.mark.e2e, pytest.mark.services, pytest.mark.timeout(300)]
 
 SHAPE = Shape(nodes=20, rows=5000)
-MADE, TIMES = 40, 32
+MADE, TIMES = 40, 64
 READERS = ("worker", "sink")
 LOOK_S = 3.0
 MOST_MB = {"worker": 600, "sink": 1600, "store": 1500}
