@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from collectors.base import Batch, CommOnly, WorkloadResolver
 from collectors.bpf import fields
-from collectors.bpf.kernel import RunStats
 from collectors.bpf.loader import Programs, load
 from collectors.bpf.requirements import clock_base_ns
 from collectors.bpf.ringbuf import RingBuffer
+from collectors.loaded import Loaded
 from collectors.wanted import Wanted
 from streams.schema.messages import EVENT
 
@@ -56,7 +56,7 @@ class Prefetches(Protocol):
         """Look at processes now; those that are gone are told by their cgroups and parents."""
 
 
-class EventCollector:
+class EventCollector(Loaded):
     """Base of the collectors whose kernel side includes ``event.h``."""
 
     name: str
@@ -77,14 +77,12 @@ class EventCollector:
         self._workloads: WorkloadResolver = workloads or CommOnly()
         self._cache, self._ring_bytes = cache, ring_bytes or self.ring_bytes
         self._wanted = wanted or Wanted()
-        self._programs: Programs | None = None
         self._ring: RingBuffer | None = None
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._lock = threading.RLock()
         self._held: list[NDArray[Any]] = []
         self._overflowed = 0
-        self._lost_before = 0
         self.record = np.dtype(
             [
                 ("at", "u8"),
@@ -195,18 +193,6 @@ class EventCollector:
             return None
         return Batch(self.rows(records), len(records), lost)
 
-    def lost(self) -> int:
-        """Return how many events found no room in the kernel since the last call."""
-        assert self._programs is not None
-        total = self._programs.maps["lost"].total() + self.missed()
-        lost, self._lost_before = total - self._lost_before, total
-        return lost
-
-    def missed(self) -> int:
-        """Return how many events were lost because the kernel skipped a run, since ``start``."""
-        assert self._programs is not None
-        return self._programs.missed()
-
     def described(self, records: NDArray[Any]) -> tuple[pa.Array, pa.Array]:
         """Return the columns ``detail`` and ``attributes``."""
         found = [self.describe(record) for record in records]
@@ -233,14 +219,6 @@ class EventCollector:
         }
         return pa.RecordBatch.from_arrays([arrays[each.name].cast(each.type) for each in EVENT], schema=EVENT)
 
-    def stats(self) -> RunStats:
-        """Return what the kernel side has cost since ``start``."""
-        return self._programs.stats() if self._programs else RunStats()
-
-    def memory_bytes(self) -> int:
-        """Return the kernel memory of the maps."""
-        return self._programs.memory_bytes() if self._programs else 0
-
     def close(self) -> None:
         """Detach and free."""
         self._stop.set()
@@ -251,9 +229,7 @@ class EventCollector:
         if self._ring:
             self._ring.close()
             self._ring = None
-        if self._programs:
-            self._programs.close()
-            self._programs = None
+        super().close()
 
 
 def text(raw: bytes) -> str:

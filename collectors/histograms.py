@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from collectors.base import Batch, CommOnly, WorkloadResolver
 from collectors.bpf import fields
 from collectors.bpf.buffers import wait_until_unused
-from collectors.bpf.kernel import RunStats
-from collectors.bpf.loader import Programs, load
+from collectors.bpf.loader import load
+from collectors.loaded import Loaded
 from collectors.wanted import Wanted
 from streams.schema.messages import LATENCY, WORKLOAD
 
@@ -46,7 +46,7 @@ def slots() -> int:
     return min(MAX_SLOTS, 1 << (bound - 1).bit_length())
 
 
-class HistogramCollector:
+class HistogramCollector(Loaded):
     """Base of the collectors whose kernel side includes ``latency.h``."""
 
     name: str
@@ -68,10 +68,8 @@ class HistogramCollector:
         self._cache, self._defines = cache, dict(defines or {})
         self._entries = entries or self.entries
         self._wanted = wanted or Wanted()
-        self._programs: Programs | None = None
         self._second = 0
         self._shift = self._most_shift = 0
-        self._lost_before = 0
 
     @classmethod
     def make(cls, shared: Shared, wanted: Wanted | None = None) -> Self:
@@ -139,8 +137,7 @@ class HistogramCollector:
         shift, self._most_shift = self._most_shift, self._shift
         wait_until_unused(programs.maps["users"], self._second ^ 1)
         keys, values = drained.drain(_KEY, _VALUE)
-        lost_total = programs.maps["lost"].total() + programs.missed()
-        lost, self._lost_before = lost_total - self._lost_before, lost_total
+        lost = self.lost()
         if not len(keys):
             return Batch(pa.RecordBatch.from_pylist([], schema=LATENCY), 0, lost) if lost else None
         batch = rows(keys, values, start_ns, self.name, self.operation, self._identities, 1 << shift)
@@ -156,20 +153,6 @@ class HistogramCollector:
             if raw:
                 cgroups[at] = struct.unpack_from("<Q", raw, 16)[0]
         return self._workloads.columns(tgids, cgroups, comms)
-
-    def stats(self) -> RunStats:
-        """Return what the kernel side has cost since ``start``."""
-        return self._programs.stats() if self._programs else RunStats()
-
-    def memory_bytes(self) -> int:
-        """Return the kernel memory of the maps."""
-        return self._programs.memory_bytes() if self._programs else 0
-
-    def close(self) -> None:
-        """Detach and free."""
-        if self._programs:
-            self._programs.close()
-            self._programs = None
 
 
 def rows(

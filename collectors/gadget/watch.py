@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,8 @@ import click
 from runtime.stopping import until_asked
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from collectors.gadget.filters import Filters
     from collectors.wanted import Wanted
 
@@ -144,7 +146,7 @@ def top(
 def snapshot(name: str, selected: Selected, sort: str | None, output: str, arguments: bool) -> None:
     """Show the processes or sockets that there are now."""
     from collectors.catalogue import of_verb
-    from collectors.gadget.table import Screen, choose, lines, names, ordered, show_json
+    from collectors.gadget.table import choose, names
     from collectors.kubernetes.live import workloads
 
     kind = of_verb("snapshot")[name].load()
@@ -153,14 +155,9 @@ def snapshot(name: str, selected: Selected, sort: str | None, output: str, argum
     by = names(sort, known) if sort else None
     asked = arguments or "arguments" in (*(columns or ()), *(by or ()))
     found = selected.filters().apply(kind(workloads(), arguments=asked).take())
-    if by:
-        found = ordered(found, by)
-    if columns is None:
-        show_json(found)
-        return
-    for at, line in enumerate(lines(found, columns, Screen().room()[0])):
-        click.secho(line, bold=at == 0)
-    click.echo(f"{found.num_rows:,} rows", err=True)
+    _show(found, by, columns)
+    if columns is not None:
+        click.echo(f"{found.num_rows:,} rows", err=True)
 
 
 @click.command()
@@ -176,7 +173,7 @@ def cost(gadgets: tuple[str, ...], sort: str | None, output: str, timeout: float
     """
     from collectors.catalogue import Shared, measurable
     from collectors.gadget import cost as costs
-    from collectors.gadget.table import Screen, choose, lines, names, ordered, show_json
+    from collectors.gadget.table import choose, names
     from collectors.kubernetes.live import workloads
     from collectors.settings import AgentOptions
     from collectors.symbols import Symbolizer
@@ -187,6 +184,13 @@ def cost(gadgets: tuple[str, ...], sort: str | None, output: str, timeout: float
     chosen = measurable(gadgets)
     click.echo(f"measuring {len(chosen)} gadgets for {timeout:g} s", err=True)
     found = costs.measure(chosen, Shared(workloads(), Symbolizer(), AgentOptions()), timeout, until_asked())
+    _show(found, by, columns)
+
+
+def _show(found: pa.RecordBatch, by: Sequence[str] | None, columns: Sequence[str] | None) -> None:
+    """Print one table, or JSON where no columns are chosen."""
+    from collectors.gadget.table import Screen, lines, ordered, show_json
+
     if by:
         found = ordered(found, by)
     if columns is None:

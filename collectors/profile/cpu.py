@@ -23,9 +23,9 @@ import numpy as np
 
 from collectors.base import Batch, WorkloadResolver
 from collectors.bpf import kernel
-from collectors.bpf.kernel import RunStats
-from collectors.bpf.loader import Programs, load
+from collectors.bpf.loader import load
 from collectors.interpreted import Interpreted
+from collectors.loaded import Loaded
 from collectors.settings import DEFAULT_HZ
 from collectors.stack_count import FRAMES, StackCounts, entries
 from collectors.symbols import Symbolizer
@@ -40,7 +40,7 @@ MIN_HZ, MAX_HZ = 1.0, 1000.0
 _IOC_PERIOD = 0x40082404  # PERF_EVENT_IOC_PERIOD
 
 
-class ProfileCpu:
+class ProfileCpu(Loaded):
     """The ``cpu`` profile. ``set_frequency`` may be called from any thread."""
 
     name = "profile_cpu"
@@ -64,7 +64,6 @@ class ProfileCpu:
         self._period_ns = _period(frequency_hz)
         self._wanted_ns = self._period_ns
         self._most_hz = frequency_hz
-        self._programs: Programs | None = None
         self._counts: StackCounts | None = None
         self._events: list[int] = []
 
@@ -120,23 +119,14 @@ class ProfileCpu:
             for fd in self._events:
                 fcntl.ioctl(fd, _IOC_PERIOD, struct.pack("<Q", self._period_ns))
 
-    def stats(self) -> RunStats:
-        """Return what the kernel side has cost since ``start``."""
-        return self._programs.stats() if self._programs is not None else RunStats()
-
-    def memory_bytes(self) -> int:
-        """Return the kernel memory of the maps."""
-        return self._programs.memory_bytes() if self._programs is not None else 0
-
     def close(self) -> None:
         """Detach and free everything. May be called twice."""
         if self._counts is not None:
             self._counts.close()
-        if self._programs is not None:
-            self._programs.close()
+        super().close()
         if self._own_symbolizer:
             self._symbolizer.close()
-        self._counts = self._programs = None
+        self._counts = None
 
 
 def _period(hz: float) -> int:

@@ -38,9 +38,9 @@ from numpy.typing import NDArray
 
 from collectors.base import Batch, WorkloadResolver
 from collectors.bpf import fields
-from collectors.bpf.kernel import RunStats
-from collectors.bpf.loader import Programs, load
+from collectors.bpf.loader import load
 from collectors.bpf.ringbuf import RingBuffer
+from collectors.loaded import Loaded
 from collectors.stack_count import CONTROL_PERIOD, CONTROL_THRESHOLD, FRAMES, Drained, StackCounts, entries
 from collectors.symbols import Symbolizer
 from collectors.wanted import Wanted
@@ -66,7 +66,7 @@ _DOORS = frozenset(
 _INTERRUPT_FRAMES = 5  # where names cannot be read: interrupt entry, finish_task_switch, __schedule
 
 
-class OffCpu:
+class OffCpu(Loaded):
     """The ``offcpu`` profile. ``set_threshold`` may be called from any thread."""
 
     name = "offcpu"
@@ -90,7 +90,6 @@ class OffCpu:
         self._most_per_s = most_per_s
         self._period_ns = 0
         self._drained_s = 0.0
-        self._programs: Programs | None = None
         self._counts: StackCounts | None = None
         self._kicks: list[RingBuffer] = []
         self._names: dict[int, str] = {}
@@ -197,14 +196,6 @@ class OffCpu:
             known = self._names[address] = self._symbolizer.kernel.names(np.array([address], np.uint64))[0][0]
         return known
 
-    def stats(self) -> RunStats:
-        """Return what the kernel side has cost since ``start``."""
-        return self._programs.stats() if self._programs is not None else RunStats()
-
-    def memory_bytes(self) -> int:
-        """Return the kernel memory of the maps."""
-        return self._programs.memory_bytes() if self._programs is not None else 0
-
     def close(self) -> None:
         """Detach and free everything. May be called twice."""
         if self._counts is not None:
@@ -212,11 +203,10 @@ class OffCpu:
         for kick in self._kicks:
             kick.close()
         self._kicks = []
-        if self._programs is not None:
-            self._programs.close()
+        super().close()
         if self._own_symbolizer:
             self._symbolizer.close()
-        self._counts = self._programs = None
+        self._counts = None
 
 
 def _checked(threshold_ns: int) -> int:

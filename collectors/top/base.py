@@ -21,7 +21,8 @@ from collectors.base import CommOnly, WorkloadResolver
 from collectors.bpf import fields
 from collectors.bpf.buffers import wait_until_unused
 from collectors.bpf.kernel import RunStats
-from collectors.bpf.loader import Programs, load
+from collectors.bpf.loader import load
+from collectors.loaded import Loaded
 from collectors.processes import process
 from collectors.wanted import Wanted
 from streams.schema.messages import WORKLOAD
@@ -92,7 +93,23 @@ def who(
     return texts | {"pid": pa.array(pids), "uid": pa.array(uids), "comm": pa.array(comms, pa.string())}
 
 
-class KernelTop:
+class WithoutPrograms:
+    """Base of the gadgets that look at what the kernel keeps anyway."""
+
+    def lost(self) -> int:
+        """Return 0: what is not seen is not known."""
+        return 0
+
+    def stats(self) -> RunStats:
+        """Return nothing: it has no programs."""
+        return RunStats()
+
+    def memory_bytes(self) -> int:
+        """Return nothing: it has no maps."""
+        return 0
+
+
+class KernelTop(Loaded):
     """Base of the gadgets whose kernel side includes ``top.h``."""
 
     name: str
@@ -119,9 +136,7 @@ class KernelTop:
         self._cache = cache
         self._rows = rows or self.rows
         self._wanted = wanted or Wanted()
-        self._programs: Programs | None = None
         self._second = 0
-        self._lost_before = 0
 
     @classmethod
     def make(cls, shared: Shared, wanted: Wanted | None = None) -> Self:
@@ -192,24 +207,3 @@ class KernelTop:
         found = who(self._workloads, unique.astype(np.uint32), cgroups, uids, comms)
         place = pa.array(inverse.astype(np.int64))
         return {name: column.take(place) for name, column in found.items()}
-
-    def lost(self) -> int:
-        """Return how many events found no room since the last call."""
-        assert self._programs is not None
-        total = self._programs.maps["lost"].total() + self._programs.missed()
-        lost, self._lost_before = total - self._lost_before, total
-        return lost
-
-    def stats(self) -> RunStats:
-        """Return what the kernel side has cost since ``start``."""
-        return self._programs.stats() if self._programs else RunStats()
-
-    def memory_bytes(self) -> int:
-        """Return the kernel memory of the maps."""
-        return self._programs.memory_bytes() if self._programs else 0
-
-    def close(self) -> None:
-        """Detach and free."""
-        if self._programs:
-            self._programs.close()
-            self._programs = None

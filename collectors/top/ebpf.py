@@ -19,7 +19,7 @@ import pyarrow as pa
 from collectors.base import CommOnly, WorkloadResolver
 from collectors.bpf import inventory, kernel
 from collectors.bpf.kernel import RunStats
-from collectors.top.base import schema, who
+from collectors.top.base import WithoutPrograms, schema, who
 from streams.schema.errors import KernelError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collectors.wanted import Wanted
 
 
-class TopEbpf:
+class TopEbpf(WithoutPrograms):
     """One row for each program."""
 
     name = "top_ebpf"
@@ -120,18 +120,6 @@ class TopEbpf:
             return (self._proc / str(pid) / "comm").read_text(errors="replace").rstrip("\n") if pid else ""
         except OSError:
             return ""
-
-    def lost(self) -> int:
-        """Return 0: runs that the kernel skipped stand in the rows."""
-        return 0
-
-    def stats(self) -> RunStats:
-        """Return nothing: it has no programs."""
-        return RunStats()
-
-    def memory_bytes(self) -> int:
-        """Return nothing: it has no maps."""
-        return 0
 
     def close(self) -> None:
         """Have the account closed, unless somebody else wants it."""

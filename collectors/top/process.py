@@ -19,9 +19,8 @@ import numpy as np
 import pyarrow as pa
 
 from collectors.base import CommOnly, WorkloadResolver
-from collectors.bpf.kernel import RunStats
 from collectors.processes import PROC, Process, numbers, processes
-from collectors.top.base import schema, who
+from collectors.top.base import WithoutPrograms, schema, who
 
 if TYPE_CHECKING:
     from collectors.catalogue import Shared
@@ -38,7 +37,7 @@ class _Look:
     switches: dict[str, tuple[int, ...]]
 
 
-class TopProcess:
+class TopProcess(WithoutPrograms):
     """One row for each process that lives."""
 
     name = "top_process"
@@ -105,18 +104,6 @@ class TopProcess:
             "involuntary_switches": pa.array(used[:, 5].copy()),
         }
         return pa.RecordBatch.from_arrays([arrays[each.name] for each in self.columns], schema=self.columns)
-
-    def lost(self) -> int:
-        """Return 0: what ends between two looks is not known."""
-        return 0
-
-    def stats(self) -> RunStats:
-        """Return nothing: it has no programs."""
-        return RunStats()
-
-    def memory_bytes(self) -> int:
-        """Return nothing: it has no maps."""
-        return 0
 
     def close(self) -> None:
         """Forget what was seen."""

@@ -353,28 +353,13 @@ static void slows(void)
     printf("{}\n");
 }
 
+#include "verbs.h"
+
 int main(int count, char **words)
 {
-    static const struct { const char *name; void (*run)(void); } verbs[] = {
+    static const struct verb verbs[] = {
         {"open", opens}, {"flood", flood}, {"signal", signals}, {"mount", mounts}, {"bind", binds},
         {"capable", capable}, {"slow", slows}, {"short", shorts},
     };
-    char line[16];
-    if (count < 2)
-        return 0;
-    arguments = words + 2;
-    for (unsigned i = 0; i < sizeof(verbs) / sizeof(*verbs); i++) {
-        if (strcmp(verbs[i].name, words[1]))
-            continue;
-        printf("ready\n");
-        fflush(stdout);
-        if (read(0, line, 1) != 1)
-            return 2;
-        verbs[i].run();
-        fflush(stdout);
-        while (read(0, line, sizeof(line)) > 0)
-            ;
-        return 0;
-    }
-    return 3;
+    return run_verb(verbs, sizeof(verbs) / sizeof(*verbs), count, words);
 }

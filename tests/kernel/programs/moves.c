@@ -198,27 +198,12 @@ static void threads(void)
     printf("{}\n");
 }
 
+#include "verbs.h"
+
 int main(int count, char **words)
 {
-    static const struct { const char *name; void (*run)(void); } verbs[] = {
+    static const struct verb verbs[] = {
         {"files", files}, {"tcp", tcp}, {"calls", calls}, {"work", work}, {"futex", futexes}, {"threads", threads},
     };
-    char line[16];
-    if (count < 2)
-        return 0;
-    arguments = words + 2;
-    for (unsigned i = 0; i < sizeof(verbs) / sizeof(*verbs); i++) {
-        if (strcmp(verbs[i].name, words[1]))
-            continue;
-        printf("ready\n");
-        fflush(stdout);
-        if (read(0, line, 1) != 1)
-            return 2;
-        verbs[i].run();
-        fflush(stdout);
-        while (read(0, line, sizeof(line)) > 0)
-            ;
-        return 0;
-    }
-    return 3;
+    return run_verb(verbs, sizeof(verbs) / sizeof(*verbs), count, words);
 }
