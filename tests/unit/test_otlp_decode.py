@@ -220,7 +220,7 @@ def test_places_outside_of_their_tables_are_refused():
         (b"[1]", otlp.JSON, "no OTLP profiles in JSON"), (b'{"a":' * 5000, otlp.JSON, "no OTLP profiles in JSON"),
         (b'{"dictionary": {"stringTable": [1]}}', otlp.JSON, "no OTLP profiles in JSON"),
         (b"\xff\xfe", otlp.JSON, "no OTLP profiles in JSON"),
-        (gzip.compress(bytes(40 << 20)), otlp.PROTO, "larger than 32 MB"),
+        (gzip.compress(bytes(40 << 20), mtime=0), otlp.PROTO, "larger than 32 MB"),
         (b" " * (9 << 20), otlp.JSON, "larger than 8 MB"),
         (SAMPLE.SerializeToString() * 2, otlp.PROTO, "more than one dictionary"),
         (request([(0, "", "count", 1, [(1, [1], [])])]).SerializeToString(), otlp.PROTO, "no sample type"),
