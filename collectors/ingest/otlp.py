@@ -19,7 +19,8 @@ from collectors.ingest.labels import ALIASES
 from collectors.ingest.otlp_stacks import Dictionary, messages, parts, ranges
 from collectors.ingest.upload import Series
 from collectors.scrapers import wire
-from collectors.scrapers.pprof import MAX_BYTES, MAX_SAMPLES, Profile, inflate
+from collectors.scrapers.pprof import MAX_BYTES, Profile, inflate
+from collectors.scrapers.pprof_tables import MAX_SAMPLES
 from streams.schema.errors import CorruptRecordError
 
 PATH = "/v1development/profiles"

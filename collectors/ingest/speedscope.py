@@ -13,7 +13,7 @@ from collectors.ingest.errors import RefusedError
 from collectors.ingest.naming import SCALES
 from collectors.ingest.text import kind_of, named, profile_of
 from collectors.ingest.upload import Series, Upload
-from collectors.scrapers.pprof import MAX_SAMPLES
+from collectors.scrapers.pprof_tables import MAX_SAMPLES
 from streams.schema.stacks import MAX_FRAMES
 
 MAX_PROFILES = 64

@@ -12,7 +12,8 @@ import numpy as np
 
 from collectors.ingest.errors import RefusedError
 from collectors.ingest.upload import Series, Upload
-from collectors.scrapers.pprof import MAX_SAMPLES, Profile
+from collectors.scrapers.pprof import Profile
+from collectors.scrapers.pprof_tables import MAX_SAMPLES
 from streams.schema import stacks
 
 KINDS: dict[str, tuple[str, str]] = {

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collectors.ingest.errors import RefusedError
 from collectors.ingest.text import named, profile_of
 from collectors.ingest.upload import Series, Upload
-from collectors.scrapers.pprof import MAX_SAMPLES
+from collectors.scrapers.pprof_tables import MAX_SAMPLES
 from streams.schema.stacks import MAX_STACK_BYTES
 
 MAX_NODES = 2_000_000

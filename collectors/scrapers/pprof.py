@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import zlib
-from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,22 +18,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from collectors.scrapers import wire
+from collectors.scrapers import pprof_tables
+from collectors.scrapers.pprof_tables import Tables
 from streams.schema import stacks
 from streams.schema.errors import CorruptRecordError
 from streams.schema.text_bounds import longest
 
 MAX_COMPRESSED = 16 * 1024 * 1024
 MAX_BYTES = 32 * 1024 * 1024
-MAX_SAMPLES = 250_000
 MAX_FRAMES_TOTAL = 2_000_000
 MAX_TEXT = 128 * 1024 * 1024
 _CHUNK = 1 << 20
 _VDSO = "[vdso]"
 _UNCLEAN = np.isin(np.arange(256), [*range(32), 127])
-_NONE = (array("q"), array("q"))
-_ZERO = (array("q", [0]), array("q", [-1]))
 Rename = Callable[[str, str], tuple[str, str]]
+Read = Callable[[bytes], Tables]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +86,16 @@ def inflate(data: bytes, bound: int = MAX_BYTES) -> bytes:
     return bytes(out)
 
 
-def decode(data: bytes, bound: int = MAX_BYTES, renamed: Rename | None = None) -> Profile:
+def decode(
+    data: bytes, bound: int = MAX_BYTES, renamed: Rename | None = None, read: Read = pprof_tables.read
+) -> Profile:
     """Return one profile.
 
     Args:
         data: the profile, gzipped or not.
         bound: bytes that it may have when inflated.
         renamed: makes (function, file) of the (function, file) of each distinct frame, "" where unknown.
+        read: reads the wire, as ``pprof_tables.read`` does.
 
     Raises:
         CorruptRecordError: these bytes are not a pprof profile, or exceed a bound.
@@ -102,124 +103,68 @@ def decode(data: bytes, bound: int = MAX_BYTES, renamed: Rename | None = None) -
     raw = inflate(data, bound)
     if raw.lstrip()[:1] == b"<":
         raise CorruptRecordError("the answer is a HTML page, not a profile")
-    try:
-        top = wire.top_level(raw)
-    except CorruptRecordError as error:
-        raise CorruptRecordError(f"this is no pprof profile: {error}") from error
-    return _Decoder(raw, top, renamed).profile()
+    return _Decoder(raw, read(raw), renamed).profile()
 
 
 class _Decoder:
-    def __init__(
-        self, raw: bytes, top: dict[int, tuple[array[int], array[int]]], renamed: Rename | None = None
-    ) -> None:
+    def __init__(self, raw: bytes, tables: Tables, renamed: Rename | None = None) -> None:
         self._raw = raw
+        self._tables = tables
         self._renamed = renamed
-        self._data = np.frombuffer(raw, np.uint8)
-        self._top = top
-        self._string_at, self._string_to = (places.tolist() for places in self._ranges(6))
+        self._string_at, self._string_to = tables.string_begin.tolist(), tables.string_end.tolist()
 
     def profile(self) -> Profile:
-        types = self._fields(1)
-        kinds = len(self._ranges(1)[0])
-        names, units = types.scalar(1, kinds), types.scalar(2, kinds)
-        if kinds == 0 or len(self._string_at) == 0:
-            raise CorruptRecordError("this is no pprof profile: it has no sample type or no string table")
-        samples = len(self._ranges(2)[0])
-        if samples > MAX_SAMPLES:
-            raise CorruptRecordError(f"the profile has more than {MAX_SAMPLES} samples")
-        fields = self._fields(2)
-        owner, value = wire.repeated(self._data, fields.only(2))
-        counts = np.bincount(owner, minlength=samples) if samples else np.zeros(0, np.int64)
-        if np.any(counts != kinds):
-            raise CorruptRecordError("a sample has not one value for each type")
-        values = value.view(np.int64).reshape(samples, kinds)
-        texts, which = self._stacks(fields.only(1), samples)
+        tables = self._tables
+        samples, kinds = tables.values.shape
+        texts, which = self._stacks()
         summed = np.zeros((len(texts), kinds), np.int64)
-        np.add.at(summed, which, values)
-        period_type = self._fields(11)
-        has_period = len(self._ranges(11)[0])
+        np.add.at(summed, which, tables.values)
+        types = tuple(map(self._string, tables.type_name.tolist()))
         return Profile(
-            tuple(self._string(int(name)) for name in names),
-            tuple(self._string(int(unit)) for unit in units),
+            types,
+            tuple(map(self._string, tables.type_unit.tolist())),
             texts,
             summed,
             samples,
-            self._number(9),
-            self._number(10),
-            self._string(int(period_type.scalar(1, has_period)[-1])) if has_period else "",
-            self._string(int(period_type.scalar(2, has_period)[-1])) if has_period else "",
-            self._number(12),
+            tables.time_ns,
+            tables.duration_ns,
+            self._string(tables.period_type),
+            self._string(tables.period_unit),
+            tables.period,
             self._process(),
-            self._string(self._number(14)) or self._string(int(names[-1])),
+            self._string(tables.default) or types[-1],
         )
-
-    def _ranges(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        begins, ends = self._top.get(number, _NONE)
-        begin, end = np.array(begins, np.int64), np.array(ends, np.int64)
-        if np.any(end < 0):
-            raise CorruptRecordError(f"field {number} of the profile has the wrong wire type")
-        return begin, end
-
-    def _fields(self, number: int) -> wire.Fields:
-        return wire.walk(self._data, *self._ranges(number))
-
-    def _number(self, number: int) -> int:
-        values, ends = self._top.get(number, _ZERO)
-        if ends[-1] != -1:
-            raise CorruptRecordError(f"field {number} of the profile has the wrong wire type")
-        return values[-1]
 
     def _string(self, index: int) -> str:
         if not 0 <= index < len(self._string_at):
             raise CorruptRecordError("a string index is outside of the string table")
         return self._raw[self._string_at[index] : self._string_to[index]].decode("utf-8", "replace")
 
-    def _modules(self) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
-        """Return (ids, numbers of the names, start addresses) of the mappings."""
-        mappings = self._fields(3)
-        count = len(self._ranges(3)[0])
-        return mappings.scalar(1, count).view(np.uint64), mappings.scalar(5, count), mappings.scalar(2, count)
-
     def _process(self) -> str:
-        _ids, names, starts = self._modules()
-        found = [f"{starts[0]:x}"] if len(starts) else []
-        found += [
-            f"{start:x}"
-            for name, start in zip(names.tolist(), starts.tolist(), strict=True)
-            if self._string(name) == _VDSO
-        ]
+        names, starts = self._tables.mapping_name.tolist(), self._tables.mapping_start.tolist()
+        found = [f"{start:x}" for start in starts[:1]]
+        found += [f"{start:x}" for name, start in zip(names, starts, strict=True) if self._string(name) == _VDSO]
         return " ".join(found)
 
-    def _frames(self) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64], pa.Array]:
-        """Return (location ids, begin of each location's frames in ``frame``, frame numbers, distinct frame texts)."""
-        functions = self._fields(5)
-        count = len(self._ranges(5)[0])
-        function_ids = functions.scalar(1, count).view(np.uint64)
-        locations = self._fields(4)
-        total = len(self._ranges(4)[0])
-        line_fields = locations.only(4)
-        if np.any(line_fields.wire != wire.LENGTH):
-            raise CorruptRecordError("a location's line has the wrong wire type")
-        lines = wire.walk(self._data, line_fields.begin, line_fields.end)
-        line_count = len(line_fields.begin)
-        function = _find(function_ids, lines.scalar(1, line_count).view(np.uint64))
+    def _frames(self) -> tuple[NDArray[np.int64], NDArray[np.int64], pa.Array]:
+        """Return (begin of each location's frames in the next, frame numbers, distinct frame texts)."""
+        tables = self._tables
+        total = len(tables.location_id)
+        function = _find(tables.function_id, tables.line_function)
         # A location without lines is one frame without a name.
-        bare = np.flatnonzero(np.bincount(line_fields.owner, minlength=total) == 0)
-        owner = np.concatenate((line_fields.owner, bare))
+        bare = np.flatnonzero(np.bincount(tables.line_owner, minlength=total) == 0)
+        owner = np.concatenate((tables.line_owner, bare))
         function = np.concatenate((function, np.full(len(bare), -1)))
-        number = np.concatenate((lines.scalar(2, line_count), np.zeros(len(bare), np.int64)))
-        name, file = _pick(functions.scalar(2, count), function), _pick(functions.scalar(4, count), function)
-        module_ids, module_names, _starts = self._modules()
-        module = _pick(module_names, _find(module_ids, locations.scalar(2, total).view(np.uint64)))[owner]
+        number = np.concatenate((tables.line_number, np.zeros(len(bare), np.int64)))
+        name, file = _pick(tables.function_name, function), _pick(tables.function_file, function)
+        module = _pick(tables.mapping_name, _find(tables.mapping_id, tables.location_mapping))[owner]
         # Each distinct frame is written once; the module counts only where it stands in for the name.
         key = np.stack((name, file, number, np.where(name == 0, module, 0)))
         distinct, frame = _distinct(key)
         texts = self._texts(distinct)
         order = np.argsort(owner, kind="stable")
         begin = np.concatenate(([0], np.cumsum(np.bincount(owner, minlength=total))))
-        ids = locations.scalar(1, total).view(np.uint64)
-        return ids, begin, frame[order], pa.array(texts, pa.string())
+        return begin, frame[order], pa.array(texts, pa.string())
 
     def _texts(self, frames: NDArray[np.int64]) -> list[str]:
         """Return the frames (name, file, line, module), shape (4, n), as the contract writes them."""
@@ -259,17 +204,18 @@ class _Decoder:
         path = self._string(name)
         return f"[{path.rsplit('/', 1)[-1].strip('[]')}]" if path else ""
 
-    def _stacks(self, field: wire.Fields, samples: int) -> tuple[list[str], NDArray[np.int64]]:
+    def _stacks(self) -> tuple[list[str], NDArray[np.int64]]:
         """Return (distinct stack texts, the stack of each sample)."""
-        ids, begin, frame, texts = self._frames()
-        owner, location = wire.repeated(self._data, field)
-        at = _find(ids, location)
+        begin, frame, texts = self._frames()
+        at = _find(self._tables.location_id, self._tables.location)
         if np.any(at < 0):
             raise CorruptRecordError("a sample names a location that is not in the profile")
         lengths = begin[at + 1] - begin[at]
         total = int(lengths.sum())
         if total > MAX_FRAMES_TOTAL:
             raise CorruptRecordError(f"the profile's stacks have more than {MAX_FRAMES_TOTAL} frames")
+        samples = len(self._tables.depth)
+        owner = np.repeat(np.arange(samples), self._tables.depth)
         stops = np.cumsum(lengths)
         flat = frame[np.arange(total) + np.repeat(begin[at] - stops + lengths, lengths)]
         depth = np.bincount(np.repeat(owner, lengths), minlength=samples).astype(np.int64)
