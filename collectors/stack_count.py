@@ -23,6 +23,7 @@ from collectors.bpf.loader import Programs
 from collectors.interpreted import Seen, spread
 from collectors.symbols import Symbolizer
 from runtime.log import Once
+from streams.schema import stack_columns
 from streams.schema.messages import PROFILE, WORKLOAD
 from streams.schema.stacks import stack_id
 
@@ -33,7 +34,6 @@ _LOST_COUNTERS = 3
 _KEY = np.dtype([("user", "<u8"), ("kernel", "<u8"), ("cgroup", "<u8"), ("tgid", "<u8")])
 _VALUE = np.dtype([("count", "<u8"), ("sum", "<u8"), ("comm", "S16")])
 _STACK = np.dtype([("ips", "<u8", (FRAMES,))])
-_STACK_ID = pa.struct([("id", pa.uint64()), ("frames", pa.string())])
 
 Addresses = NDArray[np.uint64]
 _once = Once(logging.getLogger(__name__))
@@ -160,8 +160,7 @@ class StackCounts:
         arrays = [pa.array(np.full(rows, start_ns, np.int64))]
         arrays += [columns[name].take(take) for name in WORKLOAD]
         arrays += [_constant(kind, rows), _constant("nanoseconds", rows)]
-        ids, texts = pa.array([i for i, _ in stacks], pa.uint64()), pa.array([text for _, text in stacks], pa.string())
-        dictionary = pa.StructArray.from_arrays([ids, texts], fields=list(PROFILE.field("stack").type.value_type))
+        dictionary = stack_columns.entries([text for _, text in stacks], [number for number, _ in stacks])
         arrays.append(pa.DictionaryArray.from_arrays(pa.array(stack_of[first], pa.int32()), dictionary))
         arrays += [pa.array(sums), pa.array(np.full(rows, period, np.int64))]
         return Batch(pa.RecordBatch.from_arrays(arrays, schema=PROFILE), events, drained.lost)

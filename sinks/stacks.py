@@ -7,6 +7,7 @@ the samples that refer to it.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 
 from sinks.rows import Message
 from streams.schema import stacks as text
+from streams.schema.stack_columns import StackColumns, merged
 
 DAY_S = 86_400
 MAX_KNOWN = 1_000_000
@@ -58,22 +60,24 @@ def missing(messages: Sequence[Message], known: KnownStacks, now_s: int) -> tupl
     parts = [m.stacks for m in messages if m.stacks is not None]
     if not parts:
         return None, set()
-    entries = pa.concat_arrays(parts)
-    ids = entries.field("id").to_numpy()
-    wanted = known.unknown(ids.tolist())
+    listed = [part.field("id").to_numpy() for part in parts]
+    wanted = known.unknown(np.concatenate(listed).tolist())
     if not wanted:
         return None, wanted
-    _, first = np.unique(ids, return_index=True)
-    first = first[np.isin(ids[first], np.fromiter(wanted, np.uint64, len(wanted)))]
-    entries = entries.take(pa.array(first))
-    return columns(entries.field("id"), entries.field("frames"), now_s), wanted
+    new = np.fromiter(wanted, np.uint64, len(wanted))
+    chosen = [np.flatnonzero(np.isin(ids, new)) for ids in listed]
+    ids, first = np.unique(np.concatenate([ids[at] for ids, at in zip(listed, chosen, strict=True)]), return_index=True)
+    pairs = zip(parts, chosen, strict=True)
+    found = merged([StackColumns.from_entries(part).take(at).compact() for part, at in pairs]).take(first)
+    return columns(pa.array(ids), found, now_s), wanted
 
 
-def columns(ids: pa.UInt64Array, frames: pa.StringArray, now_s: int) -> pa.Table:
+def columns(ids: pa.UInt64Array, stacks: StackColumns, now_s: int) -> pa.Table:
     """Split frames' text into the columns of ``stacks``. Text that is not three fields becomes the function's name."""
-    listed = pc.split_pattern(frames, text.FRAME_SEPARATOR)
-    functions, files, lines = _fields(listed.flatten())
-    offsets = pa.array(np.concatenate([[0], np.cumsum(pc.list_value_length(listed).to_numpy())]), pa.int32())
+    used, codes = np.unique(stacks.codes, return_inverse=True)
+    split, at = _fields(stacks.frames.take(pa.array(used))), pa.array(codes)
+    functions, files, lines = (column.take(at) for column in split)
+    offsets = pa.array(stacks.offsets - stacks.offsets[0], pa.int32())
     return pa.table(
         {
             "stack_id": ids,
@@ -86,26 +90,20 @@ def columns(ids: pa.UInt64Array, frames: pa.StringArray, now_s: int) -> pa.Table
 
 
 def _fields(frames: pa.StringArray) -> tuple[pa.Array, pa.Array, pa.Array]:
-    """Return (function, file, line) of each frame. Frames repeat a lot: only distinct ones are split."""
-    encoded = frames.dictionary_encode()
-    parts = pc.split_pattern(encoded.dictionary, text.FIELD_SEPARATOR)
+    """Return (function, file, line) of each frame."""
+    parts = pc.split_pattern(frames, text.FIELD_SEPARATOR)
     flat = parts.flatten()
     if bool(pc.all(pc.equal(pc.list_value_length(parts), 3)).as_py() is not False):
-        count = len(encoded.dictionary)
-        at = np.arange(count) * 3
+        at = np.arange(len(frames)) * 3
         function, file = flat.take(pa.array(at)), flat.take(pa.array(at + 1))
-        try:
-            line = flat.take(pa.array(at + 2)).cast(pa.uint32())
-            return tuple(column.take(encoded.indices) for column in (function, file, line))
-        except pa.ArrowInvalid:
-            pass
-    rows = [_tolerant(item) for item in encoded.dictionary.to_pylist()]
-    split = (
+        with contextlib.suppress(pa.ArrowInvalid):
+            return function, file, flat.take(pa.array(at + 2)).cast(pa.uint32())
+    rows = [_tolerant(item) for item in frames.to_pylist()]
+    return (
         pa.array([r[0] for r in rows], pa.string()),
         pa.array([r[1] for r in rows], pa.string()),
         pa.array([r[2] for r in rows], pa.uint32()),
     )
-    return tuple(column.take(encoded.indices) for column in split)
 
 
 def _tolerant(frame: str) -> tuple[str, str, int]:

@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 from streams.columns import Growing, Key, distinct
 from streams.pages import PagedTable
 from streams.schema.messages import OTHER
-from streams.schema.stacks import FIELD_SEPARATOR, FRAME_SEPARATOR, MAX_FIELD, UNKNOWN
+from streams.schema.stack_columns import StackColumns
+from streams.schema.stacks import FIELD_SEPARATOR, MAX_FIELD, UNKNOWN
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -102,23 +103,20 @@ class Vocabulary:
             new.setdefault(ids[at], at)
         if new:
             first = len(self._stack_ids)
-            self._parse(dictionary.field(1).take(pa.array(list(new.values()), pa.int64())))
+            self._parse(StackColumns.from_entries(dictionary).take(np.array(list(new.values()), np.int64)))
             self._stack_ids.update(zip(new, range(first, first + len(new)), strict=True))
             get = self._stack_ids.get
             numbers = np.array([get(i, -1) for i in ids], np.int64)
         return numbers
 
-    def _parse(self, texts: pa.StringArray) -> None:
-        frames = pc.split_pattern(pc.fill_null(texts, ""), FRAME_SEPARATOR)
-        offsets = frames.offsets.to_numpy()
-        fields = pc.split_pattern(frames.flatten(), FIELD_SEPARATOR, max_splits=1)
+    def _parse(self, stacks: StackColumns) -> None:
+        fields = pc.split_pattern(stacks.frames, FIELD_SEPARATOR, max_splits=1)
         names = fields.values.take(pa.array(fields.offsets.to_numpy()[:-1]))
-        # A result must keep the contract's bounds whatever the stack's text was.
+        # A result must keep the contract's bounds whatever the frame's text was.
         names = pc.utf8_slice_codeunits(names, 0, MAX_FIELD).dictionary_encode()
         intern = np.array([self.function(name or UNKNOWN) for name in names.dictionary.to_pylist()], np.int64)
-        function = intern[names.indices.to_numpy(zero_copy_only=False)]
-        lengths = np.diff(offsets)
-        offsets = offsets - offsets[0]
+        function = intern[names.indices.to_numpy(zero_copy_only=False)][stacks.codes]
+        lengths, offsets = stacks.depths, stacks.offsets
         owner = np.repeat(np.arange(len(lengths)), lengths)
         # A function that stands twice in a stack (recursion) counts once in its total.
         once = distinct(owner << _SHIFT | function)

@@ -15,6 +15,7 @@ from collectors.gadget.table import Screen, lines
 from collectors.gadget.view import View
 from streams.schema.errors import PerfstreamError, UsageError
 from streams.schema.messages import WORKLOAD
+from streams.schema.stack_columns import StackColumns
 from streams.schema.stacks import split
 
 Stacks = Mapping[tuple[str, ...], int]
@@ -68,7 +69,8 @@ def _flat(batch: pa.RecordBatch) -> pa.RecordBatch:
     stack = batch.column("stack")
     columns = {name: batch.column(name) for name in ("time_ns", "value", "period")}
     columns |= {name: batch.column(name).cast(pa.string()) for name in _KEY[:-2]}
-    columns |= {name: stack.dictionary.field(name).take(stack.indices) for name in _KEY[-2:]}
+    parts = {"id": stack.dictionary.field("id"), "frames": StackColumns.from_entries(stack.dictionary).texts()}
+    columns |= {name: part.take(stack.indices) for name, part in parts.items()}
     return pa.RecordBatch.from_pydict({name: columns[name] for name in _FLAT})
 
 

@@ -14,10 +14,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from collectors.scrapers.rows import Columns
+from streams.schema import stack_columns
 from streams.schema.messages import PROFILE, WORKLOAD
 
 MAX_ROWS = 100_000
-MAX_TEXT = 16 * 1024 * 1024
+MAX_BYTES = 12 * 1024 * 1024
+"""Of a message's stacks, before it is compressed."""
+MAX_TEXT = 48 * 1024 * 1024
+"""Of a message's stacks as text, which no reader should have to hold more of at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class Piece:
     end_ns: int
     kind: NDArray[np.int64]
     stack: NDArray[np.int64]
+    stack_bytes: int
     text_bytes: int
     dropped: int = 0
 
@@ -46,37 +51,55 @@ class Piece:
     @property
     def bytes(self) -> int:
         """Return about how much memory it holds."""
-        return self.text_bytes + 64 * len(self.columns.texts) + 16 * self.columns.values.size + 16 * self.rows
+        return self.stack_bytes + 16 * self.columns.values.size + 16 * self.rows
 
 
 def piece(identity: dict[str, str], columns: Columns, start_ns: int, end_ns: int) -> Piece:
     """Return a series ready to be published; zeros make no row, negative values are dropped and counted."""
     kind, stack = np.nonzero(columns.values.T > 0)
     dropped = int(np.count_nonzero(columns.values < 0))
-    return Piece(identity, columns, start_ns, end_ns, kind, stack, sum(map(len, columns.texts)), dropped)
+    return _piece(identity, columns, start_ns, end_ns, kind, stack, dropped)
+
+
+def _piece(
+    identity: dict[str, str],
+    columns: Columns,
+    start_ns: int,
+    end_ns: int,
+    kind: NDArray[np.int64],
+    stack: NDArray[np.int64],
+    dropped: int,
+) -> Piece:
+    stacks = columns.stacks
+    size = 8 * len(stacks) + 4 * len(stacks.codes) + stacks.frames.nbytes
+    return Piece(identity, columns, start_ns, end_ns, kind, stack, size, int(stacks.text_bytes().sum()), dropped)
+
+
+def fits(rows: int, stack_bytes: int, text_bytes: int) -> bool:
+    """Return whether a message may hold so much."""
+    return rows <= MAX_ROWS and stack_bytes <= MAX_BYTES and text_bytes <= MAX_TEXT
 
 
 def split(one: Piece) -> list[Piece]:
     """Return a series as pieces within a message's bounds; the first carries ``dropped``."""
-    if one.rows <= MAX_ROWS and one.text_bytes <= MAX_TEXT:
+    if fits(one.rows, one.stack_bytes, one.text_bytes):
         return [one]
+    c = one.columns
     order = np.argsort(one.stack, kind="stable")
-    lengths = np.fromiter((len(text) for text in one.columns.texts), np.int64, len(one.columns.texts))
-    before = np.concatenate(([0], np.cumsum(lengths)))
+    # As text, a stack is larger than its part of the frames and codes, so one bound is enough.
+    before = np.concatenate(([0], np.cumsum(c.stacks.text_bytes() + 8)))
     out: list[Piece] = []
     begin = 0
     while begin < len(order):
-        room = before[one.stack[order[begin]]] + MAX_TEXT
+        room = before[one.stack[order[begin]]] + MAX_BYTES
         end = min(begin + MAX_ROWS, int(np.searchsorted(before[one.stack[order] + 1], room, side="right")))
         at = order[begin : max(end, begin + 1)]
         used, stack = np.unique(one.stack[at], return_inverse=True)
-        c = one.columns
-        part = Columns(c.ids[used], [c.texts[i] for i in used.tolist()], c.types, c.units, c.periods, c.values[used],
-                       c.events[used])  # fmt: skip
-        out.append(
-            Piece(one.identity, part, one.start_ns, one.end_ns, one.kind[at], stack, int(lengths[used].sum()),
-                  0 if out else one.dropped)
-        )  # fmt: skip
+        part = Columns(
+            c.ids[used], c.stacks.take(used).compact(), c.types, c.units, c.periods, c.values[used], c.events[used]
+        )
+        dropped = 0 if out else one.dropped
+        out.append(_piece(one.identity, part, one.start_ns, one.end_ns, one.kind[at], stack, dropped))
         begin += len(at)
     return out
 
@@ -85,18 +108,14 @@ def merge(pieces: Sequence[Piece]) -> tuple[pa.RecordBatch, int]:
     """Return (rows of the ``profile`` schema, events they stand for) of pieces of one cluster and node."""
     sizes = [one.rows for one in pieces]
     owner = np.repeat(np.arange(len(pieces)), sizes)
-    stack_counts = np.array([len(one.columns.texts) for one in pieces])
+    stack_counts = np.array([len(one.columns.stacks) for one in pieces])
     first = np.cumsum(stack_counts) - stack_counts
     stack = np.concatenate([one.stack for one in pieces]) + first[owner]
     # Only stacks that a row has, and each once whichever series bring it.
     used, stack = np.unique(stack, return_inverse=True)
     ids = np.concatenate([one.columns.ids for one in pieces])[used]
     distinct, at, number = np.unique(ids, return_index=True, return_inverse=True)
-    texts = [text for one in pieces for text in one.columns.texts]
-    dictionary = pa.StructArray.from_arrays(
-        [pa.array(distinct), pa.array([texts[i] for i in used[at].tolist()], pa.string())],
-        fields=list(PROFILE.field("stack").type.value_type),
-    )
+    dictionary = stack_columns.merged([one.columns.stacks for one in pieces]).take(used[at]).entries(distinct)
     arrays = [pa.array(np.array([one.start_ns for one in pieces], np.int64)[owner])]
     arrays += [_coded([one.identity[name] for one in pieces], owner) for name in WORKLOAD]
     kinds = np.array([len(one.columns.types) for one in pieces])

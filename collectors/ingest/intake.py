@@ -18,6 +18,7 @@ from collectors.ingest.settings import IngestSettings
 from collectors.ingest.upload import Series
 from collectors.scrapers.growth import Growth
 from collectors.scrapers.rows import MAX_SPAN_NS, Columns
+from collectors.scrapers.stack_ids import StackIds
 
 MAX_GROWING = 2048
 MAX_GROWING_STACKS = 2_000_000
@@ -46,6 +47,7 @@ class Intake:
         self._settings = settings
         self._metrics = metrics
         self._lock = threading.Lock()
+        self._identified = StackIds()
         self._growing: OrderedDict[_Key, tuple[Growth, int]] = OrderedDict()
         self._stacks = 0
 
@@ -63,7 +65,7 @@ class Intake:
         node = self._settings.node if peer in ("127.0.0.1", "::1", "::ffff:127.0.0.1") else peer
         whose = [labels.identity(one.labels, self._settings.cluster, node) for one in found]
         times = [self._times(one, too_late) for one in found]
-        ready = [naming.columns(one) for one in found]
+        ready = [naming.columns(one, self._identified) for one in found]
         taken = Taken()
         for one, identity, (start, end), columns in zip(found, whose, times, ready, strict=True):
             published = columns if one.deltas else self._grown(one, columns, start, taken)
@@ -99,8 +101,8 @@ class Intake:
             growth, before = self._growing.pop(key, (Growth(), 0))
             taken.before.append((key, copy.copy(growth)))
             grown = growth.advance(columns, one.profile.process, start)
-            self._growing[key] = growth, len(columns.texts)
-            self._stacks += len(columns.texts) - before
+            self._growing[key] = growth, len(columns.stacks)
+            self._stacks += len(columns.stacks) - before
             while len(self._growing) > MAX_GROWING or (self._stacks > MAX_GROWING_STACKS and len(self._growing) > 1):
                 self._stacks -= self._growing.popitem(last=False)[1][1]
         if grown is None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from collectors.ingest import jfr_events, jfr_frames, jfr_labels, jfr_metadata, jfr_pools
 from collectors.scrapers.pprof import MAX_BYTES, Profile, inflate
 from streams.schema.errors import CorruptRecordError
+from streams.schema.stack_columns import StackColumns
 
 MAX_CHUNKS = 64
 MAX_GROUPS = 256
@@ -137,7 +138,7 @@ class _Decoder:
             self._end_ns = max(self._end_ns, end)
             self._chunk(chunk)
             at = chunk.end
-        texts, groups = list(self._texts), list(self._groups)
+        stacks, groups = StackColumns.from_texts(list(self._texts)), list(self._groups)
         dropped = {other for name, other in _REPLACES.items() if name in self._rows}
         found = []
         for name, rows in self._rows.items():
@@ -147,11 +148,11 @@ class _Decoder:
             stack, values = np.concatenate(rows.stack), np.concatenate(rows.values)
             for number in np.unique(group).tolist():
                 mine = group == number
-                profile = self._profile(_FAMILIES[name], texts, stack[mine], values[mine], rows.period)
+                profile = self._profile(_FAMILIES[name], stacks, stack[mine], values[mine], rows.period)
                 found.append(Part(_FAMILIES[name].metric, dict(groups[number]), profile))
         return found
 
-    def _profile(self, family: _Family, texts: list[str], stack: Column, values: Column, period: int) -> Profile:
+    def _profile(self, family: _Family, stacks: StackColumns, stack: Column, values: Column, period: int) -> Profile:
         if values.size and (values.min() < 0 or values.astype(np.float64).sum(axis=0).max() > _MAX_SUM):
             raise CorruptRecordError("the JFR recording has values that are negative or too large")
         distinct, which = np.unique(stack, return_inverse=True)
@@ -160,7 +161,7 @@ class _Decoder:
         return Profile(
             family.types,
             ("count", family.unit),
-            [texts[i] for i in distinct.tolist()],
+            stacks.take(distinct),
             summed,
             len(values),
             self._start_ns,
@@ -198,8 +199,10 @@ class _Decoder:
             return
         every = np.concatenate([columns["stackTrace"] for columns in read.values()])
         traces, which = np.unique(every, return_inverse=True)
-        texts, text = jfr_frames.texts_of(reader.pools, traces)
-        number_of = np.array([self._texts.setdefault(one, len(self._texts)) for one in texts], np.int64)
+        found, text = jfr_frames.stacks_of(reader.pools, traces)
+        number_of = np.array(
+            [self._texts.setdefault(one, len(self._texts)) for one in found.texts().to_pylist()], np.int64
+        )
         stack, at_row = number_of[text][which.reshape(-1)], 0
         for number, columns in read.items():
             count = len(columns["stackTrace"])

@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from collectors.ingest.jfr_pools import Column, Pools
-from collectors.scrapers.pprof import joined
+from collectors.scrapers.distinct_stacks import distinct_stacks
 from streams.schema import stacks
 from streams.schema.errors import CorruptRecordError
+from streams.schema.stack_columns import StackColumns
 
 MAX_STACK_FRAMES = 2_000_000
 _NATIVE = b"()L;"
@@ -35,8 +36,8 @@ def last_of(ids: Column, wanted: Column) -> Column:
     return np.where((at >= 0) & (ids[found] == wanted), found, -1)
 
 
-def texts_of(pools: Pools, wanted: Column) -> tuple[list[str], Column]:
-    """Return (distinct stack texts, the text of each wanted stack trace); what is not there is ``[unknown]``.
+def stacks_of(pools: Pools, wanted: Column) -> tuple[StackColumns, Column]:
+    """Return (distinct stacks, which of them each wanted stack trace is); what is not there is ``[unknown]``.
 
     Raises:
         CorruptRecordError: the stacks would be too long as text.
@@ -65,7 +66,7 @@ def texts_of(pools: Pools, wanted: Column) -> tuple[list[str], Column]:
             (names[i] for i in which.reshape(-1).tolist()), distinct[1].tolist(), strict=True
         )
     ]
-    return joined(frame.reshape(-1), depth, pa.array(frames, pa.string()))
+    return distinct_stacks(frame.reshape(-1), depth, pa.array(frames, pa.string()))
 
 
 def _names(pools: Pools, methods: Column) -> list[tuple[str, str, bool]]:

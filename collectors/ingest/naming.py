@@ -18,7 +18,7 @@ from collectors.ingest.upload import SampleType, Series
 from collectors.scrapers.growth import Growth
 from collectors.scrapers.pprof import Profile
 from collectors.scrapers.rows import Columns
-from streams.schema import stacks
+from collectors.scrapers.stack_ids import Identify, identify
 
 ALIASES: Mapping[str, str] = MappingProxyType(
     {
@@ -57,8 +57,12 @@ _MAX_TYPE = 128
 _CLEAN = dict.fromkeys(range(32), " ") | {127: " "}
 
 
-def columns(series: Series) -> Columns:
+def columns(series: Series, identified: Identify = identify) -> Columns:
     """Return what is published of a series; ``Columns.types`` is empty when that is nothing.
+
+    Args:
+        series: what a decoder returned.
+        identified: gives the stacks their ids.
 
     Raises:
         RefusedError: 422, a value does not fit 63 bits in its unit, or there are too many types.
@@ -83,18 +87,18 @@ def columns(series: Series) -> Columns:
         periods.append(period)
         scales.append(scale)
         values.append(_scaled(profile.values[:, at], scale))
-    rows = len(profile.texts)
+    rows = len(profile.stacks)
     counts = [at for at, unit in enumerate(profile.units) if unit == "count"]
     found = Columns(
-        np.fromiter((stacks.stack_id(text) for text in profile.texts), np.uint64, rows),
-        profile.texts,
+        identified(profile.stacks),
+        profile.stacks,
         tuple(types),
         tuple(units),
         tuple(periods),
         np.stack(values, axis=1) if values else np.zeros((rows, 0), np.int64),
         profile.values[:, counts[0]] if counts else np.zeros(rows, np.int64),
     )
-    return found if series.before is None else _grown(found, series, chosen)
+    return found if series.before is None else _grown(found, series, chosen, identified)
 
 
 def cumulative(found: Columns) -> NDArray[np.bool_]:
@@ -102,10 +106,10 @@ def cumulative(found: Columns) -> NDArray[np.bool_]:
     return np.array([name in CUMULATIVE for name in found.types], np.bool_)
 
 
-def _grown(found: Columns, series: Series, chosen: list[tuple[int, str]]) -> Columns:
+def _grown(found: Columns, series: Series, chosen: list[tuple[int, str]], identified: Identify) -> Columns:
     """Subtract the earlier profile from the types that are cumulative."""
     assert series.before is not None
-    before = columns(Series(series.labels, series.before, series.metric, series.config))
+    before = columns(Series(series.labels, series.before, series.metric, series.config), identified)
     if before.types != found.types:
         raise RefusedError(422, "not_profile", "prev_profile has other sample types than profile")
     config = series.config or {}
@@ -116,7 +120,7 @@ def _grown(found: Columns, series: Series, chosen: list[tuple[int, str]]) -> Col
     grown = growth.advance(found, series.profile.process, 1)
     assert grown is not None
     values = np.where(which[None, :], grown.columns.values, found.values)
-    return Columns(found.ids, found.texts, found.types, found.units, found.periods, values, found.events)
+    return Columns(found.ids, found.stacks, found.types, found.units, found.periods, values, found.events)
 
 
 def _chosen(series: Series) -> list[tuple[int, str]]:

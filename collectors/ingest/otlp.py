@@ -22,6 +22,7 @@ from collectors.scrapers import wire
 from collectors.scrapers.pprof import MAX_BYTES, Profile, inflate
 from collectors.scrapers.pprof_tables import MAX_SAMPLES
 from streams.schema.errors import CorruptRecordError
+from streams.schema.stack_columns import StackColumns
 
 PATH = "/v1development/profiles"
 PROTO, JSON = "application/x-protobuf", "application/json"
@@ -38,6 +39,7 @@ _EXECUTABLE = ("process.executable.name", "process.executable.path", "process.co
 _KEPT = frozenset(name for names in ALIASES.values() for name in names) | frozenset(_EXECUTABLE)
 _MAX_SUM = float(1 << 62)
 _FIXED64 = struct.Struct("<Q")
+_NO_STACKS = StackColumns.from_texts([])
 
 Column = NDArray[np.int64]
 
@@ -98,7 +100,7 @@ class _Decoder:
         ]
         owner = scopes.owner[profiles.owner].tolist()
         timed = {(who, head.types[0]) for who, (head, _) in zip(owner, heads, strict=True) if head.units[0] != "count"}
-        place, texts = self._samples([samples for _, samples in heads])
+        place, stacks = self._samples([samples for _, samples in heads])
         found = []
         for number, (head, _) in enumerate(heads):
             stack, values = place[number]
@@ -109,7 +111,7 @@ class _Decoder:
             if len(stack) and not doubled:
                 profile = replace(
                     head,
-                    texts=[texts[i] for i in stack.tolist()],
+                    stacks=stacks.take(stack),
                     values=values[:, :1],
                     samples=int(values[:, 1].sum()),
                 )
@@ -168,7 +170,7 @@ class _Decoder:
         if not name:
             raise CorruptRecordError("a profile has no sample type")
         head = Profile(
-            (name,), (unit,), [], none, 0, time_ns, duration, period_type, period_unit, period, "", name
+            (name,), (unit,), _NO_STACKS, none, 0, time_ns, duration, period_type, period_unit, period, "", name
         )  # fmt: skip
         return head, ranges(found, 2)
 
@@ -180,15 +182,15 @@ class _Decoder:
         name, unit = int(fields.scalar(1, 1)[0]), int(fields.scalar(2, 1)[0])
         return self._dictionary.string(name), self._dictionary.string(unit)
 
-    def _samples(self, given: list[tuple[Column, Column]]) -> tuple[list[tuple[Column, Column]], list[str]]:
-        """Return (for each profile its stacks, as places in the texts, and (value, events) of each; the texts)."""
+    def _samples(self, given: list[tuple[Column, Column]]) -> tuple[list[tuple[Column, Column]], StackColumns]:
+        """Return (for each profile its stacks, as places in the next, and (value, events) of each; all stacks)."""
         counts = np.array([len(begin) for begin, _ in given], np.int64)
         total = int(counts.sum())
         if total > MAX_SAMPLES:
             raise CorruptRecordError(f"there are more than {MAX_SAMPLES} samples")
         none = (np.zeros(0, np.int64), np.zeros((0, 2), np.int64))
         if total == 0:
-            return [none] * len(given), []
+            return [none] * len(given), _NO_STACKS
         begin, end = (np.concatenate([pair[side] for pair in given]) for side in (0, 1))
         fields = wire.walk(self._view, begin, end)
         owner, value = wire.repeated(self._view, fields.only(4))
@@ -202,16 +204,16 @@ class _Decoder:
         amount = np.where(has_value > 0, amount, stamps)
         events = np.maximum(np.maximum(stamps, has_value), 1)
         wanted, stack = np.unique(fields.scalar(1, total), return_inverse=True)
-        texts, which = self._dictionary.texts(wanted)
+        stacks, which = self._dictionary.stacks(wanted)
         profile = np.repeat(np.arange(len(given)), counts)
-        keys, row = np.unique(profile * len(texts) + which[stack.reshape(-1)], return_inverse=True)
+        keys, row = np.unique(profile * len(stacks) + which[stack.reshape(-1)], return_inverse=True)
         summed = np.zeros((len(keys), 2), np.int64)
         np.add.at(summed, row.reshape(-1), np.stack((amount, events), axis=1))
-        edges = np.searchsorted(keys, np.arange(len(given) + 1) * len(texts))
+        edges = np.searchsorted(keys, np.arange(len(given) + 1) * len(stacks))
         return [
-            (keys[at:to] % len(texts), summed[at:to])
+            (keys[at:to] % len(stacks), summed[at:to])
             for at, to in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
-        ], texts
+        ], stacks
 
     @staticmethod
     def _stamps(fields: wire.Fields, total: int) -> Column:

@@ -13,9 +13,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from collectors.scrapers import wire
-from collectors.scrapers.pprof import MAX_FRAMES_TOTAL, joined
+from collectors.scrapers.distinct_stacks import distinct_stacks
+from collectors.scrapers.pprof import MAX_FRAMES_TOTAL
 from streams.schema import stacks
 from streams.schema.errors import CorruptRecordError
+from streams.schema.stack_columns import StackColumns
 
 Column = NDArray[np.int64]
 _NONE = np.zeros(0, np.int64)
@@ -86,8 +88,8 @@ class Dictionary:
         begin, end = ranges(self._tables, number)
         return wire.walk(self._view, begin, end), len(begin)
 
-    def texts(self, wanted: Column) -> tuple[list[str], Column]:
-        """Return (distinct stack texts, the text of each wanted stack).
+    def stacks(self, wanted: Column) -> tuple[StackColumns, Column]:
+        """Return (distinct stacks, which of them each wanted stack is).
 
         Raises:
             CorruptRecordError: a place is outside of its table, or the stacks are too long.
@@ -110,7 +112,7 @@ class Dictionary:
         # Leaf first in OTLP, root first in the contract.
         offsets = np.concatenate(([0], np.cumsum(depth)))
         flat = flat[np.repeat(offsets[:-1] + offsets[1:] - 1, depth) - np.arange(len(flat))]
-        return joined(flat, depth, frames)
+        return distinct_stacks(flat, depth, frames)
 
     def _frames(self) -> tuple[Column, Column, pa.StringArray]:
         """Return (begin of each location's frames in ``frame``, frames as places in the texts, the texts)."""

@@ -19,6 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from collectors.ingest import batches
 from collectors.ingest.batches import Piece
 from collectors.ingest.metrics import Metrics
@@ -109,11 +112,10 @@ class Outlet(Sender):
     def _take(self) -> list[_Waiting]:
         """Take whole requests up to about what ``_MESSAGES_AT_ONCE`` messages hold."""
         taken: list[_Waiting] = []
-        rows = text = 0
+        size = np.zeros(3, np.int64)
         while self._waiting and len(taken) < 512:
-            rows += sum(piece.rows for piece in self._waiting[0].pieces)
-            text += sum(piece.text_bytes for piece in self._waiting[0].pieces)
-            if taken and (rows > batches.MAX_ROWS or text > batches.MAX_TEXT):
+            size += sum((_size(piece) for piece in self._waiting[0].pieces), np.zeros(3, np.int64))
+            if taken and not batches.fits(*size.tolist()):
                 break
             try:
                 taken.append(self._waiting.popleft())
@@ -173,14 +175,18 @@ class Outlet(Sender):
 def _bounded(pieces: list[Piece]) -> list[list[Piece]]:
     """Return the pieces in groups within a message's bounds."""
     groups: list[list[Piece]] = []
-    rows = text = 0
+    size = np.zeros(3, np.int64)
     for piece in pieces:
-        rows, text = rows + piece.rows, text + piece.text_bytes
-        if not groups or rows > batches.MAX_ROWS or text > batches.MAX_TEXT:
+        size = size + _size(piece)
+        if not groups or not batches.fits(*size.tolist()):
             groups.append([])
-            rows, text = piece.rows, piece.text_bytes
+            size = _size(piece)
         groups[-1].append(piece)
     return groups
+
+
+def _size(piece: Piece) -> NDArray[np.int64]:
+    return np.array([piece.rows, piece.stack_bytes, piece.text_bytes], np.int64)
 
 
 def _fail(waiting: _Waiting, error: Exception) -> None:

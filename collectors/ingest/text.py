@@ -15,6 +15,7 @@ from collectors.ingest.upload import Series, Upload
 from collectors.scrapers.pprof import Profile
 from collectors.scrapers.pprof_tables import MAX_SAMPLES
 from streams.schema import stacks
+from streams.schema.stack_columns import StackColumns
 
 KINDS: dict[str, tuple[str, str]] = {
     "cpu": ("process_cpu", "samples"),
@@ -85,7 +86,7 @@ def profile_of(counts: dict[str, int], upload: Upload, kind: tuple[str, str] | N
     profile = Profile(
         (name_,),
         ("count" if sampled else unit,),
-        list(texts),
+        StackColumns.from_texts(list(texts)),
         np.fromiter(texts.values(), np.int64, len(texts)).reshape(-1, 1),
         len(counts),
         upload.start_ns,

@@ -15,19 +15,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from collectors.scrapers import pprof_tables
+from collectors.scrapers.distinct_stacks import distinct_stacks
 from collectors.scrapers.pprof_tables import Tables
 from streams.schema import stacks
 from streams.schema.errors import CorruptRecordError
-from streams.schema.text_bounds import longest
+from streams.schema.stack_columns import StackColumns
 
 MAX_COMPRESSED = 16 * 1024 * 1024
 MAX_BYTES = 32 * 1024 * 1024
 MAX_FRAMES_TOTAL = 2_000_000
-MAX_TEXT = 128 * 1024 * 1024
 _CHUNK = 1 << 20
 _VDSO = "[vdso]"
 _UNCLEAN = np.isin(np.arange(256), [*range(32), 127])
@@ -39,15 +38,15 @@ Read = Callable[[bytes], Tables]
 class Profile:
     """One decoded profile.
 
-    ``types`` and ``units`` name the columns of ``values``, shape (stacks, types); ``texts`` are the distinct stacks as
-    the contract writes them (root first). Times are nanoseconds; ``period`` is 0 when it is not sampled in a unit.
+    ``types`` and ``units`` name the columns of ``values``, shape (stacks, types); ``stacks`` are distinct. Times are
+    nanoseconds; ``period`` is 0 when it is not sampled in a unit.
     ``process`` differs between two processes when their address spaces do (main program, vDSO); "" when not known.
     ``default`` is the type that the target would have shown first.
     """
 
     types: tuple[str, ...]
     units: tuple[str, ...]
-    texts: list[str]
+    stacks: StackColumns
     values: NDArray[np.int64]
     samples: int
     time_ns: int
@@ -57,6 +56,12 @@ class Profile:
     period: int
     process: str
     default: str
+
+    @property
+    def texts(self) -> list[str]:
+        """Return the stacks as the contract writes them, made anew."""
+        found: list[str] = self.stacks.texts().to_pylist()
+        return found
 
 
 def inflate(data: bytes, bound: int = MAX_BYTES) -> bytes:
@@ -116,14 +121,14 @@ class _Decoder:
     def profile(self) -> Profile:
         tables = self._tables
         samples, kinds = tables.values.shape
-        texts, which = self._stacks()
-        summed = np.zeros((len(texts), kinds), np.int64)
+        found, which = self._stacks()
+        summed = np.zeros((len(found), kinds), np.int64)
         np.add.at(summed, which, tables.values)
         types = tuple(map(self._string, tables.type_name.tolist()))
         return Profile(
             types,
             tuple(map(self._string, tables.type_unit.tolist())),
-            texts,
+            found,
             summed,
             samples,
             tables.time_ns,
@@ -204,8 +209,8 @@ class _Decoder:
         path = self._string(name)
         return f"[{path.rsplit('/', 1)[-1].strip('[]')}]" if path else ""
 
-    def _stacks(self) -> tuple[list[str], NDArray[np.int64]]:
-        """Return (distinct stack texts, the stack of each sample)."""
+    def _stacks(self) -> tuple[StackColumns, NDArray[np.int64]]:
+        """Return (distinct stacks, the stack of each sample)."""
         begin, frame, texts = self._frames()
         at = _find(self._tables.location_id, self._tables.location)
         if np.any(at < 0):
@@ -223,40 +228,7 @@ class _Decoder:
         # Leaf first in the profile, root first in the contract: each sample's frames are turned around.
         turned = np.repeat(offsets[:-1] + offsets[1:] - 1, depth) - np.arange(total)
         flat = flat[turned]
-        return joined(flat, depth, texts)
-
-
-def joined(
-    flat: NDArray[np.int64], depth: NDArray[np.int64], texts: pa.StringArray
-) -> tuple[list[str], NDArray[np.int64]]:
-    """Return (distinct stack texts, the stack of each sample).
-
-    Args:
-        flat: the samples' frames one after the other, root first, as places in ``texts``.
-        depth: how many frames each sample has.
-        texts: the distinct frames.
-
-    Raises:
-        CorruptRecordError: the texts would be longer than ``MAX_TEXT``.
-    """
-    if int(pc.binary_length(texts).to_numpy()[flat].sum()) + len(flat) > MAX_TEXT:
-        raise CorruptRecordError(f"the profile's stacks are longer than {MAX_TEXT >> 20} MB as text")
-    normal = np.all((depth > 0) & (depth <= stacks.MAX_FRAMES))
-    offsets = np.concatenate(([0], np.cumsum(depth)))
-    listed = pc.binary_join(
-        pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), texts.take(pa.array(flat))),
-        stacks.FRAME_SEPARATOR,
-    )
-    encoded = listed.dictionary_encode()
-    result = encoded.dictionary.to_pylist()
-    which = encoded.indices.to_numpy().astype(np.int64)
-    if not normal or longest(encoded.dictionary) > stacks.MAX_STACK_BYTES:
-        # No frames, or too many of them, or too long: what becomes equal is one stack.
-        mended = [stacks.join(text.split(stacks.FRAME_SEPARATOR)) or stacks.frame_text("") for text in result]
-        number = {text: i for i, text in enumerate(dict.fromkeys(mended))}
-        which = np.array([number[text] for text in mended], np.int64)[which]
-        result = list(number)
-    return result, which
+        return distinct_stacks(flat, depth, texts)
 
 
 def _distinct(key: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from collectors.scrapers.pprof import Profile
 from collectors.scrapers.settings import ScrapeTarget
-from streams.schema import stacks
+from collectors.scrapers.stack_ids import identify
 from streams.schema.errors import CorruptRecordError
 from streams.schema.messages import PROFILE, WORKLOAD
+from streams.schema.stack_columns import StackColumns
 
 SLACK_NS = 2_000_000_000
 MAX_SPAN_NS = 3_600_000_000_000
@@ -43,10 +44,10 @@ CUMULATIVE = frozenset({"allocs", "mutex", "block"})
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The wanted part of one profile. ``values`` has shape (stacks, types); ``ids`` and ``texts`` are the stacks."""
+    """The wanted part of one profile. ``values`` has shape (stacks, types); ``ids`` are those of ``stacks``."""
 
     ids: NDArray[np.uint64]
-    texts: list[str]
+    stacks: StackColumns
     types: tuple[str, ...]
     units: tuple[str, ...]
     periods: tuple[int, ...]
@@ -72,10 +73,10 @@ def select(name: str, profile: Profile) -> Columns:
         raise CorruptRecordError(f"the profile counts in {strange[0][:40]!r}, not in {', '.join(UNITS)}")
     related = at if name in ("heap", "allocs") else range(len(profile.types))
     counts = [i for i in related if profile.units[i] == "count"]
-    none = np.zeros(len(profile.texts), np.int64)
+    none = np.zeros(len(profile.stacks), np.int64)
     return Columns(
-        np.fromiter((stacks.stack_id(text) for text in profile.texts), np.uint64, len(profile.texts)),
-        profile.texts,
+        identify(profile.stacks),
+        profile.stacks,
         tuple(wanted.values()),
         units,
         # A period of 1 samples everything.
@@ -95,10 +96,7 @@ def build(target: ScrapeTarget, columns: Columns, start_ns: int) -> tuple[pa.Rec
     arrays = [pa.array(np.full(rows, start_ns, np.int64))]
     arrays += [_coded(np.zeros(rows, np.int32), (identity[name],)) for name in WORKLOAD]
     arrays += [_coded(kind, columns.types), _coded(kind, columns.units)]
-    dictionary = pa.StructArray.from_arrays(
-        [pa.array(columns.ids[used]), pa.array([columns.texts[i] for i in used.tolist()], pa.string())],
-        fields=list(PROFILE.field("stack").type.value_type),
-    )
+    dictionary = columns.stacks.take(used).entries(columns.ids[used])
     arrays.append(pa.DictionaryArray.from_arrays(pa.array(stack.astype(np.int32)), dictionary))
     arrays += [pa.array(values.T[kind, stack]), pa.array(np.array(columns.periods, np.int64)[kind])]
     return pa.RecordBatch.from_arrays(arrays, schema=PROFILE), max(0, int(columns.events.sum()))

@@ -1,7 +1,7 @@
 """Records to bytes and back: Arrow IPC with zstd, headers as text.
 
-Decoding is total: whatever the bytes, the answer is a valid batch or a ``SchemaError`` (which goes to the dead-letter
-topic). Cost: about 2 million rows a second on one core, nearly all of it zstd.
+Decoding is total: whatever the bytes, the answer is a valid batch of today's schema or a ``SchemaError`` (which goes to
+the dead-letter topic). Cost: about 2 million rows a second on one core, nearly all of it zstd.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from types import MappingProxyType
 import numpy as np
 import pyarrow as pa
 
-from streams.schema import text_bounds
+from streams.schema import stack_columns, text_bounds
 from streams.schema.errors import CorruptRecordError, UnknownVersionError
 from streams.schema.histogram import BUCKETS
 from streams.schema.ipc_bounds import inflated_bytes
-from streams.schema.messages import OPTIONAL, RELEASED, SCHEMAS, Interval
+from streams.schema.messages import OPTIONAL, PROFILE, PROFILE_1, RELEASED, SCHEMAS, Interval
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -48,7 +48,7 @@ def encode(schema_name: str, batch: pa.RecordBatch, interval: Interval) -> tuple
     with pa.ipc.new_stream(sink, schema, options=_WRITE) as writer:
         writer.write_batch(batch)
     interval = replace(interval, rows=batch.num_rows)
-    headers = [(SCHEMA_HEADER, f"{schema_name}/{interval.version}".encode())]
+    headers = [(SCHEMA_HEADER, f"{schema_name}/{max(RELEASED[schema_name])}".encode())]
     headers += [(f.name, str(getattr(interval, f.name)).encode()) for f in fields(interval) if f.name != "version"]
     return sink.getvalue().to_pybytes(), headers
 
@@ -107,7 +107,7 @@ def decode(
     if value is None or len(value) > MAX_RECORD_BYTES:
         raise CorruptRecordError("the record is empty or larger than the bound")
     try:
-        batch = _read(name, value)
+        batch = _read(name, interval.version, value)
         _check(batch)
     except (
         pa.ArrowException,
@@ -125,8 +125,8 @@ def decode(
     return name, interval, batch
 
 
-def _read(name: str, value: bytes) -> pa.RecordBatch:
-    schema = SCHEMAS[name]
+def _read(name: str, version: int, value: bytes) -> pa.RecordBatch:
+    schema = PROFILE_1 if (name, version) == ("profile", 1) else SCHEMAS[name]
     size, rows = inflated_bytes(value)
     if rows > MAX_ROWS or size > MAX_DECODED_BYTES:
         raise CorruptRecordError("the record decodes to more than the bound")
@@ -152,7 +152,21 @@ def _read(name: str, value: bytes) -> pa.RecordBatch:
         if column.type != field.type:
             raise CorruptRecordError(f"column {field.name!r} is {column.type}, not {field.type}")
         columns.append(_without_stray_offsets(column))
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+    batch = pa.RecordBatch.from_arrays(columns, schema=schema)
+    return _with_frames(batch) if schema is PROFILE_1 else batch
+
+
+def _with_frames(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a profile of version 1 as one of today."""
+    at = batch.schema.get_field_index("stack")
+    column = batch.column(at)
+    stacks = column.dictionary
+    if _has_null(column):
+        raise CorruptRecordError("column 'stack' holds nulls")
+    newer = pa.DictionaryArray.from_arrays(
+        column.indices, stack_columns.entries(stacks.field("frames"), stacks.field("id").to_numpy())
+    )
+    return batch.set_column(at, PROFILE.field(at), newer)
 
 
 def _without_stray_offsets(column: pa.Array) -> pa.Array:

@@ -12,18 +12,24 @@ start of the interval in which the node counted them, of events the instant at w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
-"""The version that this code writes. Every version in ``RELEASED`` is read."""
-
 TEXT = pa.dictionary(pa.int32(), pa.string())
 
-STACK = pa.struct([pa.field("id", pa.uint64(), nullable=False), pa.field("frames", pa.string(), nullable=False)])
-"""A stack: its id (see ``streams.schema.stacks``) and its frames as text, root first."""
+STACK = pa.struct(
+    [
+        pa.field("id", pa.uint64(), nullable=False),
+        pa.field("frames", pa.list_(pa.field("item", TEXT, nullable=False)), nullable=False),
+    ]
+)
+"""A stack: its id (see ``streams.schema.stacks``) and the text of each of its frames, root first. A message holds each
+frame's text once."""
+
+STACK_1 = pa.struct([pa.field("id", pa.uint64(), nullable=False), pa.field("frames", pa.string(), nullable=False)])
+"""A stack in version 1 of ``profile``: its frames as one text."""
 
 WORKLOAD = ("namespace", "pod", "container", "service", "version")
 """The part of the identity that differs from row to row; cluster and node stand in the headers."""
@@ -123,8 +129,13 @@ SCHEMAS = MappingProxyType(
     }
 )
 
-RELEASED = MappingProxyType(dict.fromkeys(SCHEMAS, frozenset({1})))
-"""Every version ever released of each schema."""
+RELEASED = MappingProxyType(dict.fromkeys(SCHEMAS, frozenset({1})) | {"profile": frozenset({1, 2})})
+"""Every version ever released of each schema: all are read, the greatest is written. ``codec`` makes of an older one
+what ``SCHEMAS`` says."""
+
+PROFILE_1 = pa.schema([pa.field("stack", pa.dictionary(pa.int32(), STACK_1), nullable=False) if f.name == "stack" else f
+                       for f in PROFILE])  # fmt: skip
+"""Version 1 of ``profile``: stacks as text."""
 
 OPTIONAL: Mapping[str, Mapping[str, object]] = MappingProxyType(
     {"latency": MappingProxyType({"period": 1}), "latency_window": MappingProxyType({"period": 1})}
@@ -151,4 +162,5 @@ class Interval:
     rows: int = 0
     events: int = 0
     lost: int = 0
-    version: int = field(default=SCHEMA_VERSION)
+    version: int = 0
+    """The version of the schema that a message was read in; 0 of one that was not read."""

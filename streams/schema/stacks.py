@@ -6,6 +6,7 @@ cannot stand inside a field, so two different stacks never have one text; the id
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -49,10 +50,10 @@ def stack_id(frames: str) -> int:
     return int.from_bytes(blake2b(frames.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
-def split(frames: str) -> list[Frame]:
-    """Return the frames of one stack's text, root first. For display; hot paths split columns with Arrow."""
+def split(frames: str | Sequence[str]) -> list[Frame]:
+    """Return the frames of one stack, root first, of its text or of its frames' texts. For display."""
     result = []
-    for text in frames.split(FRAME_SEPARATOR):
+    for text in frames.split(FRAME_SEPARATOR) if isinstance(frames, str) else frames:
         function, file, line = text.split(FIELD_SEPARATOR)
         result.append(Frame(function, file, int(line)))
     return result

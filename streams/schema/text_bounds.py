@@ -10,13 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from streams.schema.stacks import MAX_FIELD, MAX_STACK_BYTES
+from streams.schema.stack_columns import StackColumns
+from streams.schema.stacks import FRAME_SEPARATOR, MAX_FIELD, MAX_STACK_BYTES
 
 MAX_TEXT = 4 * MAX_FIELD
 """A name: of a service, a function, a command, ...; whatever ``stacks.frame_text`` lets through fits."""
 MAX_VALUE = 64 * 1024
 """Free text: an event's ``detail``, the value of an attribute."""
 MAX_ATTRIBUTES = 256
+MAX_STACKS_BYTES = 512 * 1024 * 1024
+"""Of all distinct stacks of a message as text, which its readers may make of it."""
 
 
 def overlong(batch: pa.RecordBatch) -> str:
@@ -29,7 +32,9 @@ def overlong(batch: pa.RecordBatch) -> str:
                 return f"a row has more than {MAX_ATTRIBUTES} {name}"
             parts = ((column.keys, MAX_TEXT), (column.items, MAX_VALUE))
         elif pa.types.is_dictionary(kind) and pa.types.is_struct(kind.value_type):
-            parts = ((column.dictionary.field("frames"), MAX_STACK_BYTES),)
+            if found := _wrong_stack(StackColumns.from_entries(column.dictionary)):
+                return found
+            continue
         elif pa.types.is_dictionary(kind):
             parts = ((column.dictionary, MAX_TEXT),)
         elif pa.types.is_string(kind):
@@ -39,6 +44,25 @@ def overlong(batch: pa.RecordBatch) -> str:
         for values, bound in parts:
             if longest(values) > bound:
                 return f"a text in column {name!r} is longer than {bound} bytes"
+    return ""
+
+
+def _wrong_stack(stacks: StackColumns) -> str:
+    """Return what is wrong with stacks, in words: as text, each and all together are bounded."""
+    if not len(stacks):
+        return ""
+    if stacks.depths.min() == 0:
+        return "a stack has no frames"
+    # One look at all bytes; they may hold more than the frames.
+    data = stacks.frames.buffers()[2]
+    suspect = data is not None and FRAME_SEPARATOR.encode() in memoryview(data).tobytes()
+    if suspect and pc.any(pc.match_substring(stacks.frames, FRAME_SEPARATOR)).as_py():
+        return "a frame's text holds a line feed"
+    sizes = stacks.text_bytes()
+    if sizes.max() > MAX_STACK_BYTES:
+        return f"a stack is longer than {MAX_STACK_BYTES} bytes as text"
+    if sizes.sum() > MAX_STACKS_BYTES:
+        return f"the stacks are longer than {MAX_STACKS_BYTES >> 20} MB as text"
     return ""
 
 

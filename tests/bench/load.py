@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from streams.schema import codec, stacks
-from streams.schema.messages import PROFILE, STACK, TEXT, WORKLOAD, Interval
+from streams.schema import codec, stack_columns, stacks
+from streams.schema.messages import PROFILE, TEXT, WORKLOAD, Interval
 from streams.schema.topics import RAW_PROFILES
 
 SECOND = 1_000_000_000
@@ -49,8 +49,7 @@ class Population:
             chain = cut + rng.integers(0, shape.functions, max(1, depth - len(cut))).tolist()
             chains.append(chain)
             texts.append(stacks.join([stacks.frame_text(names[f], f"/usr/lib/lib{f % 31}.so", f % 400) for f in chain]))
-        ids = pa.array([stacks.stack_id(text) for text in texts], pa.uint64())
-        self.values = pa.StructArray.from_arrays([ids, pa.array(texts)], fields=list(STACK))
+        self.values = stack_columns.entries(texts)
         weights = 1.0 / np.arange(1, shape.stacks + 1) ** 0.9
         self.weights = weights / weights.sum()
 

@@ -15,7 +15,7 @@ from google.protobuf import json_format
 from collectors import spool_files
 from sinks.embedded.compression import frame
 from streams.schema import codec
-from streams.schema.messages import SCHEMAS, Interval
+from streams.schema.messages import PROFILE_1, SCHEMAS, STACK_1, Interval
 from tests.fuzz.run import CORPUS
 from tests.fuzz.targets import NAMES
 from tests.integration.known_profiles import form, pprof, push
@@ -39,6 +39,15 @@ def records() -> dict[str, bytes]:
         with pa.ipc.new_stream(sink, batch.schema) as writer:
             writer.write_batch(batch)
         found[f"{name}.plain"] = first + sink.getvalue().to_pybytes()
+    # The same as version 1 had it.
+    texts = pa.array(["main\tm.c\t1\nwork\tm.c\t2", "main\tm.c\t1"])
+    old = pa.StructArray.from_arrays([pa.array([1, 2], pa.uint64()), texts], fields=list(STACK_1))
+    column = pa.DictionaryArray.from_arrays(batches["profile"].column("stack").indices, old)
+    at = PROFILE_1.get_field_index("stack")
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, PROFILE_1) as writer:
+        writer.write_batch(batches["profile"].set_column(at, PROFILE_1.field(at), column))
+    found["profile_1.plain"] = bytes([NAMES.index("profile") + len(NAMES)]) + sink.getvalue().to_pybytes()
     return found
 
 

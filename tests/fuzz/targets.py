@@ -33,7 +33,7 @@ from streams.latency import Latencies
 from streams.schema import codec
 from streams.schema.errors import CorruptRecordError, SchemaError, SettingsError
 from streams.schema.ipc_bounds import inflated_bytes
-from streams.schema.messages import SCHEMAS
+from streams.schema.messages import RELEASED, SCHEMAS
 from streams.schema.topics import ALL
 from streams.watermark import Snapshot, WindowSettings
 from streams.windows import PartitionWindows
@@ -45,15 +45,17 @@ BOUND = 4 << 20
 
 
 def record(data: bytes) -> None:
-    """A record's value: first byte which schema, then the value. What passes is made rows and windows of."""
+    """A record: first byte which schema and version, then the value. What passes is made rows and windows of."""
     if not data:
         return
-    schema, value = NAMES[data[0] % len(NAMES)], data[1:]
+    older, number = divmod(data[0], len(NAMES))
+    schema, value = NAMES[number], data[1:]
+    versions = sorted(RELEASED[schema], reverse=True)
     try:
         count = inflated_bytes(value)[1]
     except Exception:  # noqa: BLE001 - codec.decode says what it is
         count = 0
-    headers = [("schema", f"{schema}/1".encode())]
+    headers = [("schema", f"{schema}/{versions[older % len(versions)]}".encode())]
     headers += [(name, b"x") for name in ("collector", "cluster", "node", "producer")]
     headers += [(name, b"7") for name in ("sequence", "start_ns", "end_ns", "events", "lost")]
     headers.append(("rows", str(max(0, count)).encode()))

@@ -20,9 +20,8 @@ from aiokafka.record.util import calc_crc32c
 from deploy.broker import free_port
 from runtime import workdir
 from sinks import letters
-from streams.schema import codec
-from streams.schema.messages import STACK
-from streams.schema.stacks import MAX_STACK_BYTES, stack_id
+from streams.schema import codec, stack_columns
+from streams.schema.stacks import MAX_STACK_BYTES
 from streams.schema.topics import DEAD_LETTERS, RAW_LATENCIES, RAW_PROFILES
 from tests.integration import test_sink
 from tests.integration.test_sink import fleet, ground, health, profile, sink_store, text, until
@@ -101,9 +100,7 @@ def replaced(batch, name, column):
 
 
 def stack_of(frames, n):
-    one = pa.StructArray.from_arrays(
-        [pa.array([stack_id(frames)], pa.uint64()), pa.array([frames])], fields=list(STACK)
-    )
+    one = stack_columns.entries([frames])
     return pa.DictionaryArray.from_arrays(pa.array([0] * n, pa.int32()), one)
 
 

@@ -251,11 +251,11 @@ def test_profiles_that_arrive_together_travel_together_and_every_value_counts(se
 
 def test_a_profile_larger_than_a_message_becomes_several(server, unique):
     deep = ["r" * 900, *(f"{'x' * 200}{n}" for n in range(100))]
-    samples = [([*deep, f"leaf{number}"], [number]) for number in range(1, 1500)]
+    samples = [([*deep, f"leaf{number}"], [number]) for number in range(1, 3000)]
     before = len(server.messages())
     assert server.ingest(pprof(samples), name=unique, format="pprof") == 200
     assert len(server.messages()) - before >= 2
-    assert sum(row["value"] for row in server.rows(unique)) == sum(range(1, 1500))
+    assert sum(row["value"] for row in server.rows(unique)) == sum(range(1, 3000))
 
 
 def test_kafka_that_is_away_gives_503_and_what_is_sent_again_later_is_there_once(own_broker, tmp_path, unique):

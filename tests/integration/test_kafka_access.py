@@ -22,8 +22,8 @@ from collectors.spool import Spool
 from deploy.broker import free_port
 from runtime.settings import ClickHouseSettings, KafkaSettings, Secret, load
 from sinks.migrate import migrate
-from streams.schema import stacks
-from streams.schema.messages import PROFILE, STACK
+from streams.schema import stack_columns, stacks
+from streams.schema.messages import PROFILE
 from streams.schema.topics import HOTSPOTS, RAW_PROFILES
 from streams.settings import WorkerSettings
 from tests.integration.secure_kafka import PASSWORD, PROCESSES, Authority, SecureBroker
@@ -138,9 +138,7 @@ def rows(start_ns):
         "time_ns": pa.array(np.full(ROWS, start_ns)),
         "stack": pa.DictionaryArray.from_arrays(
             pa.array(np.zeros(ROWS), pa.int32()),
-            pa.StructArray.from_arrays(
-                [pa.array([stacks.stack_id(text)], pa.uint64()), pa.array([text])], fields=list(STACK)
-            ),
+            stack_columns.entries([text]),
         ),
         "value": pa.array(np.arange(1, ROWS + 1)),
         "period": pa.array(np.full(ROWS, 1)),

@@ -19,8 +19,8 @@ from collectors.spool import Spool
 from deploy.broker import Broker, free_port
 from runtime.settings import KafkaSettings
 from streams import topics_admin
-from streams.schema import codec, stacks
-from streams.schema.messages import PROFILE, STACK
+from streams.schema import codec, stack_columns, stacks
+from streams.schema.messages import PROFILE
 from streams.schema.topics import RAW_PROFILES, Topic
 
 pytestmark = pytest.mark.services
@@ -31,9 +31,7 @@ START = 1_700_000_000 * SECOND
 def profile(rows, number=0, names=50):
     rng = np.random.default_rng(number)
     texts = [stacks.join([stacks.frame_text("main"), stacks.frame_text(f"f{i}", "a.go", i)]) for i in range(names)]
-    values = pa.StructArray.from_arrays(
-        [pa.array([stacks.stack_id(text) for text in texts], pa.uint64()), pa.array(texts)], fields=list(STACK)
-    )
+    values = stack_columns.entries(texts)
     columns = {
         "time_ns": pa.array(np.full(rows, START + number * SECOND)),
         "stack": pa.DictionaryArray.from_arrays(pa.array(rng.integers(0, names, rows), pa.int32()), values),

@@ -27,7 +27,7 @@ from collectors.spool import Spool
 from deploy.broker import free_port
 from runtime.settings import KafkaSettings, Secret
 from streams import topics_admin
-from streams.schema import codec
+from streams.schema import codec, stacks
 from streams.schema.topics import RAW_PROFILES, Topic
 
 pytestmark = pytest.mark.services
@@ -128,7 +128,7 @@ class Published:
         found = Counter()
         for _, _, batch, *_ in self.calls:
             for row in batch.select(["type", "stack", "value"]).to_pylist():
-                found[row["type"], row["stack"]["frames"]] += row["value"]
+                found[row["type"], stacks.join(row["stack"]["frames"])] += row["value"]
         return found
 
 

@@ -27,14 +27,13 @@ from sinks import tables
 from sinks.client import connect
 from sinks.migrate import migrate
 from streams import topics_admin
-from streams.schema import codec
+from streams.schema import codec, stack_columns
 from streams.schema.messages import (
     EVENT,
     HOTSPOT,
     LATENCY,
     LATENCY_WINDOW,
     PROFILE,
-    STACK,
     TEXT,
     Interval,
 )
@@ -74,9 +73,7 @@ def workload(n, services):
 def profile(rng, start_ns, n=200, days=1):
     services = rng.integers(0, 5, n)
     at = rng.integers(0, len(STACKS), n)
-    stacks = pa.StructArray.from_arrays(
-        [pa.array([stack_id(s) for s in STACKS], pa.uint64()), pa.array(STACKS)], fields=list(STACK)
-    )
+    stacks = stack_columns.entries(STACKS)
     times = start_ns - rng.integers(0, days, n) * 86400 * SECOND
     return pa.RecordBatch.from_arrays(
         [

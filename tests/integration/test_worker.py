@@ -21,10 +21,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from deploy.broker import free_port
 from streams import topics_admin
-from streams.schema import codec
+from streams.schema import codec, stack_columns
 from streams.schema.errors import SchemaError
-from streams.schema.messages import LATENCY, PROFILE, STACK, TEXT, WORKLOAD, Interval
-from streams.schema.stacks import frame_text, join, stack_id
+from streams.schema.messages import LATENCY, PROFILE, TEXT, WORKLOAD, Interval
+from streams.schema.stacks import frame_text, join
 from streams.schema.topics import ALL, HOTSPOTS, LATENCY_WINDOWS, RAW_LATENCIES, RAW_PROFILES, schema_of
 
 pytestmark = pytest.mark.services
@@ -34,11 +34,7 @@ WINDOW, GRACE, AHEAD = 60 * SECOND, 30 * SECOND, 10 * SECOND
 PARTITIONS = 4
 NAME = ("window_start_ns", "shard", "first_offset")
 STACKS = [tuple(f"f{(i * k) % 23}" for k in range(1, 2 + i % 7)) for i in range(1, 60)]  # some recurse
-STACK_COLUMN = pa.StructArray.from_arrays(
-    [pa.array([stack_id(join([frame_text(f) for f in stack])) for stack in STACKS], pa.uint64()),
-     pa.array([join([frame_text(f) for f in stack]) for stack in STACKS])],
-    fields=list(STACK),
-)  # fmt: skip
+STACK_COLUMN = stack_columns.entries([join([frame_text(f) for f in stack]) for stack in STACKS])  # fmt: skip
 
 
 def text(values):
@@ -191,7 +187,7 @@ class Ground:
                     start = clamp(row["time_ns"]) // WINDOW * WINDOW
                     late = int(start + WINDOW <= closed)
                     if schema == "profile":
-                        functions = [frame.split("\t")[0] for frame in row["stack"]["frames"].split("\n")]
+                        functions = [frame.split("\t")[0] for frame in row["stack"]["frames"]]
                         at = start, tp.partition, late, row["service"]
                         sums[(*at, functions[-1], "self")] += row["value"]
                         for function in set(functions):

@@ -132,7 +132,9 @@ def test_run_queue_latency_equals_the_kernels_own_books_and_bpftrace(known, serv
     assert abs(count - arrivals) <= 5
     assert total == pytest.approx(waited, rel=0.05)
     assert total > (SPINNERS - 1) * SPIN_MS * 1_000_000  # three of one CPU: two wait while one runs
-    assert abs(sum(trace.maps["@"].get(str(pid), 0) for pid in (program.pid, *pids)) - count) <= 5
+    # bpftrace goes on while they end: each is switched to a few times more.
+    traced = sum(trace.maps["@"].get(str(pid), 0) for pid in (program.pid, *pids))
+    assert -5 <= traced - count <= 3 * (1 + len(pids))
 
 
 WRITES = 101

@@ -11,7 +11,7 @@ from collectors.profile import cpu as profile_cpu
 from collectors.profile import offcpu
 from collectors.profile.cpu import ProfileCpu
 from collectors.profile.offcpu import OffCpu
-from streams.schema.stacks import split, stack_id
+from streams.schema.stacks import join, split, stack_id
 from tests.kernel.known import PROGRAMS, Known, Taken, started, taken, until
 
 HZ = 997.0
@@ -51,7 +51,7 @@ def test_cpu_time_is_shared_as_it_was_burned(known, service, workloads, run_time
     assert by_function(mine, ["main"])["main"] > 0.97 * total  # whole stacks, down to the root
     for row in mine:
         assert (row["type"], row["unit"], row["period"]) == ("cpu", "nanoseconds", round(1e9 / HZ))
-        assert row["stack"]["id"] == stack_id(row["stack"]["frames"])
+        assert row["stack"]["id"] == stack_id(join(row["stack"]["frames"]))
         assert row["value"] % row["period"] == 0
     assert {frame.file for row in mine for frame in split(row["stack"]["frames"]) if frame.function == "five"} == {
         str(known)

@@ -14,8 +14,9 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from streams.schema.messages import EVENT, LATENCY, PROFILE, STACK, TEXT, WORKLOAD
-from streams.schema.stacks import frame_text, join, stack_id
+from streams.schema import stack_columns
+from streams.schema.messages import EVENT, LATENCY, PROFILE, TEXT, WORKLOAD
+from streams.schema.stacks import frame_text, join
 
 SECOND = 1_000_000_000
 STEP_NS = SECOND // 10
@@ -55,8 +56,7 @@ class World:
         texts = [join([frame_text(f"f{f}", "a.c", f) for f in chain]) for chain in self.chains]
         # Equal chains are one stack: a number of its own in the root keeps them apart.
         texts = [join([frame_text("main", "main.c", at), body]) for at, body in enumerate(texts)]
-        ids = pa.array([stack_id(body) for body in texts], pa.uint64())
-        return pa.StructArray.from_arrays([ids, pa.array(texts)], fields=list(STACK))
+        return stack_columns.entries(texts)
 
     def draw(self, node: int, kind: str, number: int) -> dict[str, np.ndarray]:
         """Return the numbers that a message is made of."""

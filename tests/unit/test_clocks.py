@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from sinks import rows
 from streams.hotspots import Hotspots
-from streams.schema import clocks, codec
+from streams.schema import clocks, codec, stack_columns
 from streams.schema.errors import CorruptRecordError
-from streams.schema.messages import PROFILE, STACK, TEXT, Interval
+from streams.schema.messages import PROFILE, TEXT, Interval
 from streams.watermark import Snapshot, WindowSettings
 from streams.windows import PartitionWindows
 
@@ -69,7 +69,7 @@ def test_a_batch_is_clamped_in_its_time_column_only():
 
 def profile(times, values):
     n = len(times)
-    stack = pa.StructArray.from_arrays([pa.array([1], pa.uint64()), pa.array(["main\t\t0"])], fields=list(STACK))
+    stack = stack_columns.entries(["main\t\t0"], [1])
     columns = dict.fromkeys(PROFILE.names, pa.array(["x"] * n).dictionary_encode().cast(TEXT))
     columns |= {
         "time_ns": pa.array(times, pa.int64()),

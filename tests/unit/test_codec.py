@@ -9,19 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.schema import codec, stacks, text_bounds
+from streams.schema import codec, stack_columns, stacks, text_bounds
 from streams.schema.errors import CorruptRecordError, SchemaError, UnknownVersionError
 from streams.schema.ipc_bounds import inflated_bytes
-from streams.schema.messages import EVENT, LATENCY, PROFILE, SCHEMAS, STACK, TEXT, Interval
+from streams.schema.messages import EVENT, LATENCY, PROFILE, RELEASED, SCHEMAS, STACK, TEXT, Interval
 
 INTERVAL = Interval("cpu", "c1", "n1", "p1", 7, 1_000, 2_000, events=3, lost=2)
 
 
 def profile_batch(values=(10, 20, 30)):
     frames = ["main\tm.c\t1\nwork\tm.c\t2", "main\tm.c\t1"]
-    stack = pa.StructArray.from_arrays(
-        [pa.array([stacks.stack_id(f) for f in frames], pa.uint64()), pa.array(frames)], fields=list(STACK)
-    )
+    stack = stack_columns.entries(frames)
     n = len(values)
     text = pa.array(["x"] * n).dictionary_encode().cast(TEXT)
     data = dict.fromkeys(PROFILE.names, text)
@@ -38,7 +36,7 @@ def test_round_trip_keeps_rows_headers_and_stack_ids():
     value, headers = codec.encode("profile", profile_batch(), INTERVAL)
     name, interval, batch = codec.decode(headers, value)
     assert name == "profile"
-    assert interval == replace(INTERVAL, rows=3)
+    assert interval == replace(INTERVAL, rows=3, version=2)
     assert batch.equals(profile_batch())
     assert batch.column("stack").dictionary.field("id")[0].as_py() == stacks.stack_id("main\tm.c\t1\nwork\tm.c\t2")
 
@@ -126,7 +124,9 @@ def written(batch, schema="profile"):
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
-    return [(k, f"{schema}/1".encode() if k == "schema" else v) for k, v in headers], sink.getvalue().to_pybytes()
+    return [
+        (k, f"{schema}/{max(RELEASED[schema])}".encode() if k == "schema" else v) for k, v in headers
+    ], sink.getvalue().to_pybytes()
 
 
 def replaced(batch, name, column):
@@ -140,13 +140,25 @@ def test_a_null_at_any_depth_is_corrupt():
     number = pa.array([1, None, 3], pa.int64())
     name = pa.DictionaryArray.from_arrays(pa.array([0, 1, 0], pa.int32()), pa.array(["a", None])).cast(TEXT)
     stack = batch.column("stack")
-    no_id = pa.StructArray.from_arrays(
-        [pa.array([1, None], pa.uint64()), stack.dictionary.field("frames")], fields=list(STACK)
-    )
-    broken = pa.DictionaryArray.from_arrays(stack.indices, no_id)
-    for column, values in (("value", number), ("service", name), ("stack", broken)):
+    ids, frames = stack.dictionary.field("id"), stack.dictionary.field("frames")
+    codes = frames.values
+    holed = pa.DictionaryArray.from_arrays(codes.indices, pa.array([None, *codes.dictionary.to_pylist()[1:]]))
+    holes = pa.array([None, *codes.indices.to_pylist()[1:]], pa.int32())
+    gaps = pa.DictionaryArray.from_arrays(holes, codes.dictionary)
+    broken = [(pa.array([1, None], pa.uint64()), frames)]
+    broken += [(ids, pa.ListArray.from_arrays(frames.offsets, values)) for values in (holed, gaps)]
+    broken += [(ids, pa.ListArray.from_arrays(pa.array([0, None, 3], pa.int32()), codes))]
+    for column, values in (
+        ("value", number),
+        ("service", name),
+        *(("stack", pa.DictionaryArray.from_arrays(stack.indices, stack_struct(*parts))) for parts in broken),
+    ):
         with pytest.raises(CorruptRecordError, match="holds nulls"):
             codec.decode(*written(replaced(batch, column, values)))
+
+
+def stack_struct(ids, frames):
+    return pa.StructArray.from_arrays([ids, frames.cast(STACK.field("frames").type)], fields=list(STACK))
 
 
 def latency_batch(buckets=((1, 975),), counts=((3, 4),)):
@@ -228,7 +240,7 @@ def attributes(pairs):
 
 
 def stack_of(frames):
-    one = pa.StructArray.from_arrays([pa.array([5], pa.uint64()), pa.array([frames])], fields=list(STACK))
+    one = stack_columns.entries([frames], [5])
     return pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), one)
 
 
@@ -253,6 +265,26 @@ def test_an_overlong_text_is_corrupt_and_one_at_the_bound_is_not(make, bound):
     assert decodes(*written(*make(bound)))
     with pytest.raises(CorruptRecordError, match=r"longer than|more than"):
         codec.decode(*written(*make(bound + 1)))
+
+
+def test_a_stack_that_is_none_is_corrupt(monkeypatch):
+    def record(*listed):
+        texts = pa.array([list(frames) for frames in listed], pa.list_(pa.string()))
+        codes = texts.flatten().dictionary_encode()
+        entries = stack_struct(
+            pa.array(range(len(listed)), pa.uint64()), pa.ListArray.from_arrays(texts.offsets, codes)
+        )
+        column = pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), entries)
+        return written(replaced(profile_batch((1,)), "stack", column))
+
+    assert decodes(*record(["a"], ["a", "b"]))
+    for listed, why in (([["a"], []], "no frames"), ([[]], "no frames"), ([["a\n\t0"]], "line feed")):
+        with pytest.raises(CorruptRecordError, match=why):
+            codec.decode(*record(*listed))
+    monkeypatch.setattr(text_bounds, "MAX_STACKS_BYTES", 5)
+    assert decodes(*record(["aa"], ["aa", ""]))
+    with pytest.raises(CorruptRecordError, match="the stacks are longer"):
+        codec.decode(*record(["aa"], ["aa", "", ""]))
 
 
 def test_an_overlong_header_is_corrupt():

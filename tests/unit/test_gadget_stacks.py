@@ -10,6 +10,7 @@ from collectors.gadget import stacks
 from collectors.gadget.cluster import with_node
 from deploy import drawing
 from deploy.cli import draw
+from streams.schema import stack_columns
 from streams.schema.errors import PerfstreamError, UsageError
 from streams.schema.messages import PROFILE
 from streams.schema.stacks import frame_text, join, stack_id
@@ -19,10 +20,7 @@ def batch(rows, time_ns=1_700_000_000_000_000_000):
     """Return rows of the contract: (service, path of functions, value)."""
     texts = [join([frame_text(name, f"{name}.c", 7) for name in path]) for _, path, _ in rows]
     distinct = sorted(set(texts))
-    dictionary = pa.StructArray.from_arrays(
-        [pa.array([stack_id(text) for text in distinct], pa.uint64()), pa.array(distinct, pa.string())],
-        fields=list(PROFILE.field("stack").type.value_type),
-    )
+    dictionary = stack_columns.entries(distinct)
     columns = {
         "time_ns": pa.array([time_ns] * len(rows), pa.int64()),
         **{

@@ -4,16 +4,14 @@ import pyarrow as pa
 
 from streams.columns import group_rows, sums_by, text_column
 from streams.hotspots import Hotspots
-from streams.schema import stacks
-from streams.schema.messages import OTHER, PROFILE, STACK, TEXT, WORKLOAD, Interval
+from streams.schema import stack_columns, stacks
+from streams.schema.messages import OTHER, PROFILE, TEXT, WORKLOAD, Interval
 
 
 def batch(rows, services=None):
     """Rows of (functions root first, value); every stack stands in the dictionary again for each row."""
     texts = [stacks.join([stacks.frame_text(f, "a.c", i) for i, f in enumerate(functions)]) for functions, _ in rows]
-    values = pa.StructArray.from_arrays(
-        [pa.array([stacks.stack_id(t) for t in texts], pa.uint64()), pa.array(texts, pa.string())], fields=list(STACK)
-    )
+    values = stack_columns.entries(texts)
     constant = pa.DictionaryArray.from_arrays(pa.array([0] * len(rows), pa.int32()), pa.array(["s"])).cast(TEXT)
     columns = dict.fromkeys([*WORKLOAD, "type", "unit"], constant)
     if services is not None:

@@ -10,6 +10,7 @@ from collectors.ingest.upload import from_parameters
 from collectors.scrapers.rows import Columns
 from streams.schema import codec, stacks
 from streams.schema.messages import Interval
+from streams.schema.stack_columns import StackColumns
 
 IDENTITY = {"cluster": "c", "node": "n", "namespace": "", "pod": "", "container": "", "service": "s", "version": "v"}
 
@@ -17,7 +18,8 @@ IDENTITY = {"cluster": "c", "node": "n", "namespace": "", "pod": "", "container"
 def columns(texts, values, types=("process_cpu",)):
     ids = np.array([stacks.stack_id(text) for text in texts], np.uint64)
     events = np.ones(len(texts), np.int64)
-    return Columns(ids, texts, types, ("nanoseconds",) * len(types), (10,) * len(types), np.array(values), events)
+    found = StackColumns.from_texts(texts)
+    return Columns(ids, found, types, ("nanoseconds",) * len(types), (10,) * len(types), np.array(values), events)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +83,7 @@ def test_a_form_keeps_every_byte():
 
 def test_pieces_are_split_and_merged_without_loss(monkeypatch):
     monkeypatch.setattr(batches, "MAX_ROWS", 7)
-    monkeypatch.setattr(batches, "MAX_TEXT", 200)
+    monkeypatch.setattr(batches, "MAX_BYTES", 200)
     texts = [stacks.join([stacks.frame_text("main"), stacks.frame_text(f"f{n}" * (n % 5 + 1))]) for n in range(101)]
     values = np.random.default_rng(3).integers(-2, 50, (101, 2))
     one = batches.piece(IDENTITY, columns(texts, values, ("process_cpu", "wall")), 5, 9)
@@ -94,7 +96,7 @@ def test_pieces_are_split_and_merged_without_loss(monkeypatch):
         batch, _events = batches.merge([part])
         value, headers = codec.encode("profile", batch, Interval("push", "c", "n", "p", 0, 5, 9))
         for row in codec.decode(headers, value)[2].to_pylist():
-            key = row["stack"]["frames"], row["type"]
+            key = stacks.join(row["stack"]["frames"]), row["type"]
             found[key] = found.get(key, 0) + row["value"]
     wanted = {
         (text, kind): int(values[n, k])

@@ -14,6 +14,7 @@ from collectors.scrapers.jobs import Job
 from collectors.scrapers.settings import ScrapeTarget
 from streams.schema import stacks
 from streams.schema.errors import CorruptRecordError
+from streams.schema.stack_columns import StackColumns
 
 SECOND = 1_000_000_000
 NOW = 1_700_000_000 * SECOND
@@ -49,11 +50,11 @@ def test_every_profile_becomes_rows_of_its_types_with_exact_sums(name, published
         at = profile.types.index(go)
         mine = [row for row in found if row["type"] == ours]
         expected = {t: v for t, v in zip(profile.texts, profile.values[:, at].tolist(), strict=True) if v}
-        assert {row["stack"]["frames"]: row["value"] for row in mine} == expected
+        assert {stacks.join(row["stack"]["frames"]): row["value"] for row in mine} == expected
         assert {row["unit"] for row in mine} == {profile.units[at]}
         assert {row["period"] for row in mine} == {periods[columns.types.index(ours)]}
     assert {row["type"] for row in found} == set(published.values())
-    assert all(row["stack"]["id"] == stacks.stack_id(row["stack"]["frames"]) for row in found)
+    assert all(row["stack"]["id"] == stacks.stack_id(stacks.join(row["stack"]["frames"])) for row in found)
     identity = {(r["time_ns"], r["namespace"], r["pod"], r["container"], r["service"], r["version"]) for r in found}
     assert identity == {(NOW, "n", "p", "c", "shop", "v1")}
     first = {"profile": "samples", "mutex": "contentions", "block": "contentions"}.get(name, next(iter(published)))
@@ -102,7 +103,8 @@ def columns_of(counts):
     values = np.array(list(counts.values()), np.int64).reshape(len(counts), 2)
     texts = [f"f{number}" for number in counts]
     ids = np.array([number * 1_000_003 + 5 for number in counts], np.uint64)
-    return rows.Columns(ids, texts, ("c", "d"), ("count", "nanoseconds"), (0, 0), values, values[:, 0])
+    found = StackColumns.from_texts(texts)
+    return rows.Columns(ids, found, ("c", "d"), ("count", "nanoseconds"), (0, 0), values, values[:, 0])
 
 
 pairs = st.tuples(st.integers(0, 1000), st.integers(0, 1 << 50))
@@ -126,7 +128,7 @@ def test_growth_adds_up_to_last_minus_first_for_every_stack(steps, random):
         assert not grown.restarted
         assert grown.start_ns == NOW + (number - 1) * SECOND
         assert np.array_equal(grown.columns.events, grown.columns.values[:, 0])
-        for text, values in zip(grown.columns.texts, grown.columns.values.tolist(), strict=True):
+        for text, values in zip(grown.columns.stacks.texts().to_pylist(), grown.columns.values.tolist(), strict=True):
             old = got.get(text, (0, 0))
             got[text] = (old[0] + values[0], old[1] + values[1])
     for stack, (count, delay) in state.items():

@@ -10,8 +10,8 @@ from collectors import publisher as module
 from collectors.publisher import Publisher, compact
 from collectors.spool import Spool
 from runtime.settings import KafkaSettings
-from streams.schema import codec
-from streams.schema.messages import EVENT, LATENCY, PROFILE, STACK
+from streams.schema import codec, stack_columns
+from streams.schema.messages import EVENT, LATENCY, PROFILE
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
@@ -21,10 +21,7 @@ def column(field, rows, rng):
     kind = field.type
     if pa.types.is_dictionary(kind):
         if pa.types.is_struct(kind.value_type):
-            values = pa.StructArray.from_arrays(
-                [pa.array(range(97), pa.uint64()), pa.array([f"main\t\t0\nf{i}\t\t{i}" for i in range(97)])],
-                fields=list(STACK),
-            )
+            values = stack_columns.entries([f"main\t\t0\nf{i}\t\t{i}" for i in range(97)], range(97))
         else:
             values = pa.array([f"{field.name}{i}" for i in range(97)])
         return pa.DictionaryArray.from_arrays(pa.array(rng.integers(0, 97, rows), pa.int32()), values)

@@ -5,9 +5,9 @@ import pyarrow as pa
 import pytest
 
 from sinks import rows, stacks, tables
-from streams.schema import codec
+from streams.schema import codec, stack_columns
 from streams.schema.errors import CorruptRecordError
-from streams.schema.messages import HOTSPOT, PROFILE, STACK, TEXT, Interval
+from streams.schema.messages import HOTSPOT, PROFILE, TEXT, Interval
 
 DAY = 86_400_000_000_000
 NOW = 1_700_000_000_123_000_000
@@ -21,9 +21,7 @@ def text(values, dictionary=None):
 
 def profile(times, services, ids=(7, 9)):
     n = len(times)
-    stack = pa.StructArray.from_arrays(
-        [pa.array(ids, pa.uint64()), pa.array([f"f{i}\t\t0" for i in ids])], fields=list(STACK)
-    )
+    stack = stack_columns.entries([f"f{i}\t\t0" for i in ids], ids)
     columns = dict.fromkeys(PROFILE.names, text(["x"] * n))
     columns |= {
         "time_ns": pa.array(times, pa.int64()),

@@ -1,18 +1,15 @@
 """Numbers stand for the same groups, functions and stacks for ever; memory has a bound."""
 
 import numpy as np
-import pyarrow as pa
 
-from streams.schema import stacks
-from streams.schema.messages import OTHER, STACK
+from streams.schema import stack_columns, stacks
+from streams.schema.messages import OTHER
 from streams.vocabulary import OTHER_ID, Vocabulary, gather
 
 
 def dictionary(*stacked):
     texts = [stacks.join([stacks.frame_text(f, "x.c", 3) for f in functions]) for functions in stacked]
-    return pa.StructArray.from_arrays(
-        [pa.array([stacks.stack_id(t) for t in texts], pa.uint64()), pa.array(texts, pa.string())], fields=list(STACK)
-    )
+    return stack_columns.entries(texts)
 
 
 def named(words, slots):

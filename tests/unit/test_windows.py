@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from streams.hotspots import Hotspots
 from streams.latency import Latencies
 from streams.publish import encoded
-from streams.schema import codec, stacks
+from streams.schema import codec, stack_columns, stacks
 from streams.schema.errors import SettingsError
-from streams.schema.messages import LATENCY, OTHER, PROFILE, STACK, TEXT, WORKLOAD, Interval
+from streams.schema.messages import LATENCY, OTHER, PROFILE, TEXT, WORKLOAD, Interval
 from streams.vocabulary import Vocabulary
 from streams.watermark import SECOND, Snapshot, WindowSettings
 from streams.windows import PartitionWindows
@@ -31,9 +31,7 @@ def profile(rows):
     """Rows of (time_s after T0, service, functions root first, value) as a batch."""
     texts = [stacks.join([stacks.frame_text(f) for f in functions]) for _, _, functions, _ in rows]
     known = list(dict.fromkeys(texts))
-    values = pa.StructArray.from_arrays(
-        [pa.array([stacks.stack_id(t) for t in known], pa.uint64()), pa.array(known, pa.string())], fields=list(STACK)
-    )
+    values = stack_columns.entries(known)
     columns = {
         "time_ns": pa.array([T0 + r[0] * SECOND for r in rows], pa.int64()),
         "service": dictionary([r[1] for r in rows]),

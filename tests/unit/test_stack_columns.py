@@ -1,0 +1,94 @@
+"""Stacks in columns say what their texts say, whatever is done with them."""
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collectors.scrapers.distinct_stacks import distinct_stacks
+from collectors.scrapers.stack_ids import StackIds, identify
+from streams.schema import codec, stack_columns, stacks
+from streams.schema.messages import PROFILE, PROFILE_1, STACK_1, TEXT, Interval
+from streams.schema.stack_columns import StackColumns, merged
+
+FRAMES = st.lists(st.sampled_from(["main\ta.c\t1", "é\t\t0", "work\tw.c\t7", "x\t\t0"]), min_size=1, max_size=6)
+STACKS = st.lists(FRAMES.map(stacks.join), max_size=12)
+
+
+@given(STACKS, st.data())
+def test_taken_compacted_and_written_they_stay_what_they_were(texts, data):
+    found = StackColumns.from_texts(texts)
+    assert (len(found), found.texts().to_pylist()) == (len(texts), texts)
+    assert found.text_bytes().tolist() == [len(text.encode()) for text in texts]
+    chosen = data.draw(st.lists(st.integers(0, len(texts) - 1), max_size=9)) if texts else []
+    taken = found.take(np.array(chosen, np.int64))
+    compact = taken.compact()
+    assert taken.texts().to_pylist() == compact.texts().to_pylist() == [texts[at] for at in chosen]
+    assert set(compact.frames.to_pylist()) == {frame for at in chosen for frame in texts[at].split("\n")}
+    entries = taken.entries(identify(taken))
+    assert StackColumns.from_entries(entries).texts().to_pylist() == [texts[at] for at in chosen]
+    assert entries.field("id").to_pylist() == [stacks.stack_id(texts[at]) for at in chosen]
+    if len(entries) > 2:
+        assert StackColumns.from_entries(entries[1:]).texts().to_pylist() == [texts[at] for at in chosen[1:]]
+
+
+@given(STACKS)
+def test_each_distinct_stack_once(texts):
+    found, which = StackColumns.from_texts(texts).distinct()
+    distinct = found.texts().to_pylist()
+    assert len(distinct) == len(set(texts))
+    assert [distinct[at] for at in which.tolist()] == texts
+
+
+@given(st.lists(STACKS, min_size=1, max_size=4))
+def test_merged_they_follow_each_other(parts):
+    whole = merged([StackColumns.from_texts(texts) for texts in parts])
+    assert whole.texts().to_pylist() == [text for texts in parts for text in texts]
+
+
+def test_samples_of_frames_with_one_text_are_one_stack():
+    frames = pa.array(["a\t\t0", "b\t\t0", "a\t\t0"])
+    found, which = distinct_stacks(np.array([0, 1, 2, 1, 1]), np.array([2, 2, 1]), frames)
+    assert found.texts().to_pylist() == ["a\t\t0\nb\t\t0", "b\t\t0"]
+    assert which.tolist() == [0, 0, 1]
+
+
+@given(st.lists(STACKS, min_size=1, max_size=6), st.integers(1, 400))
+def test_remembered_ids_are_those_of_the_texts(parts, bound):
+    remembered = StackIds(bound)
+    for texts in parts:
+        assert remembered(StackColumns.from_texts(texts)).tolist() == [stacks.stack_id(text) for text in texts]
+
+
+def test_what_is_remembered_is_bounded():
+    remembered = StackIds(max_frames=1000)
+    for number in range(500):
+        remembered(StackColumns.from_texts([f"main\t\t0\nf{number}\t\t0"]))
+    assert len(remembered._ids) <= 1000 / 32
+    assert len(remembered._numbers) <= 1000 / 16
+
+
+def test_a_profile_of_version_1_is_read_as_one_of_today():
+    texts = ["main\tm.c\t1\nwork\tm.c\t2", "main\tm.c\t1", ""]
+    ids = pa.array([stacks.stack_id(text) for text in texts], pa.uint64())
+    old = pa.StructArray.from_arrays([ids, pa.array(texts)], fields=list(STACK_1))
+    data = dict.fromkeys(PROFILE.names, pa.array(["x"] * 4).dictionary_encode().cast(TEXT))
+    data |= {name: pa.array([1, 2, 3, 4]) for name in ("time_ns", "value", "period")}
+    column = pa.array([2, 0, 1, 0], pa.int32())
+    batch = pa.RecordBatch.from_arrays(
+        list((data | {"stack": pa.DictionaryArray.from_arrays(column, old)}).values()), schema=PROFILE_1
+    )
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, PROFILE_1) as writer:
+        writer.write_batch(batch)
+    new = pa.RecordBatch.from_arrays(
+        list((data | {"stack": pa.DictionaryArray.from_arrays(column, stack_columns.entries(texts))}).values()),
+        schema=PROFILE,
+    )
+    _, headers = codec.encode("profile", new, Interval("cpu", "c", "n", "p", 0, 1, 2))
+    assert headers[0] == ("schema", b"profile/2")
+    _, interval, read = codec.decode([("schema", b"profile/1"), *headers[1:]], sink.getvalue().to_pybytes())
+    assert interval.version == 1
+    assert read.schema == PROFILE
+    assert read.to_pylist() == new.to_pylist()
+    assert [stacks.join(row["stack"]["frames"]) for row in read.to_pylist()] == ["", texts[0], texts[1], texts[0]]
