@@ -67,8 +67,12 @@ class Entry:
         return getattr(importlib.import_module(f"collectors.{module}"), name)
 
     def make(self, shared: Shared) -> Collector:
-        """Make it; nothing is loaded into the kernel yet."""
+        """Make it as the agent runs it; nothing is loaded into the kernel yet."""
         made: Collector = self.load().make(shared)
+        if self.verb in ("top", "snapshot"):
+            from collectors.published_tables import published
+
+            return published(self.verb, made)
         return made
 
 
@@ -126,14 +130,20 @@ ALL = (
     ),
     Entry("fsslower", "slow reads, writes, opens, fsyncs", "trace.fsslower:FsSlower", "trace", always_on=False),
     Entry("signal", "signals sent, with target and outcome", "trace.signal:Signal", "trace", always_on=False),
-    Entry("top_ebpf", "BPF programs: run time, memory, owner", "top.ebpf:TopEbpf", "top", "ebpf", always_on=False),
-    Entry("top_process", "processes: CPU, memory, disk", "top.process:TopProcess", "top", "process", always_on=False),
-    Entry("top_file", "reads and writes, by process and file", "top.file:TopFile", "top", "file", always_on=False),
-    Entry("top_tcp", "bytes by process and TCP connection", "top.tcp:TopTcp", "top", "tcp", always_on=False),
-    Entry("top_blockio", "block I/O by process", "top.blockio:TopBlockIo", "top", "blockio", always_on=False),
-    Entry("top_syscalls", "system calls by process", "top.syscalls:TopSyscalls", "top", "syscalls", always_on=False),
-    Entry("snapshot_process", "processes now", "snapshot.process:SnapshotProcess", "snapshot", "process", False),
-    Entry("snapshot_socket", "TCP and UDP sockets now", "snapshot.socket:SnapshotSocket", "snapshot", "socket", False),
+    *(
+        # The agent stops them where nothing else keeps its budget: there is nothing to do less of.
+        Entry(f"{verb}_{gadget}", what, where, verb, gadget, always_on=False, stops=True)
+        for verb, gadget, what, where in (
+            ("top", "ebpf", "BPF programs: run time, memory, owner", "top.ebpf:TopEbpf"),
+            ("top", "process", "processes: CPU, memory, disk", "top.process:TopProcess"),
+            ("top", "file", "reads and writes, by process and file", "top.file:TopFile"),
+            ("top", "tcp", "bytes by process and TCP connection", "top.tcp:TopTcp"),
+            ("top", "blockio", "block I/O by process", "top.blockio:TopBlockIo"),
+            ("top", "syscalls", "system calls by process", "top.syscalls:TopSyscalls"),
+            ("snapshot", "process", "processes now", "snapshot.process:SnapshotProcess"),
+            ("snapshot", "socket", "TCP and UDP sockets now", "snapshot.socket:SnapshotSocket"),
+        )
+    ),
 )
 BY_NAME = {entry.name: entry for entry in ALL}
 
@@ -151,12 +161,11 @@ def chosen(names: tuple[str, ...]) -> tuple[Entry, ...]:
     """
     if names == ("none",):
         return ()
-    known = {name: entry for name, entry in BY_NAME.items() if entry.verb not in ("top", "snapshot")}
-    usual = tuple(entry for entry in known.values() if entry.always_on)
-    unknown = [name for name in names if name not in known and name != "default"]
+    usual = tuple(entry for entry in ALL if entry.always_on)
+    unknown = [name for name in names if name not in BY_NAME and name != "default"]
     if unknown:
-        raise UsageError(f"there is no collector {unknown[0]!r}; there are: {', '.join(known)}, default, or none")
-    named = (entry for name in names for entry in (usual if name == "default" else (known[name],)))
+        raise UsageError(f"there is no collector {unknown[0]!r}; there are: {', '.join(BY_NAME)}, default, or none")
+    named = (entry for name in names for entry in (usual if name == "default" else (BY_NAME[name],)))
     return tuple(dict.fromkeys(named)) or usual
 
 

@@ -23,7 +23,10 @@ KEPT = {
     "CAP_SYSLOG": 34,  # addresses in /proc/kallsyms: names of kernel functions
     "CAP_CHECKPOINT_RESTORE": 40,  # /proc/PID/map_files: symbols of a file that was deleted or lies in a container
 }
-FOR_COLLECTORS = {"dns": {"CAP_NET_RAW": 13}}  # a packet socket for each namespace that appears
+FOR_COLLECTORS = {
+    "dns": {"CAP_NET_RAW": 13},  # a packet socket for each namespace that appears
+    "top_ebpf": {"CAP_SYS_ADMIN": 21},  # other people's programs, and the kernel's account of their run time
+}
 """What a collector needs beyond that, kept where ``agent.collectors`` names it."""
 _VERSION = 0x20080522
 _SET_NO_NEW_PRIVS, _CAPBSET_READ, _CAPBSET_DROP, _CAP_AMBIENT = 38, 23, 24, 47

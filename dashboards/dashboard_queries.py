@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dashboards.queries import NODE, P99, PERCENTILES, ROLLUP, Query, merged
+from dashboards.queries import HAPPENED, NODE, P99, PERCENTILES, ROLLUP, TABLES, Query, merged
 from streams.schema.messages import IDENTITY
 
 _T = "toStartOfInterval({time}, INTERVAL @step@ SECOND) AS t"
@@ -221,21 +221,30 @@ LATENCY_HEATMAP = Query(
 EVENT_RATE = Query(
     "event_rate",
     f"SELECT {BY_TIME}, toString(kind) AS name, count() AS events\n"
-    "FROM events WHERE @where@ GROUP BY t, name ORDER BY t",
+    f"FROM events WHERE @where@{HAPPENED} GROUP BY t, name ORDER BY t",
     IDENTITY,
+)
+_ATTRIBUTES = (
+    "arrayStringConcat(arrayMap((k, v) -> k || '=' || v, mapKeys(attributes), mapValues(attributes)), ' ')\n"
+    "           AS attributes_text"
 )
 EVENT_LIST = Query(
     "event_list",
-    "SELECT time, kind, node, namespace, pod, service, comm, pid, detail, result, latency_ns,\n"
-    "       arrayStringConcat(arrayMap((k, v) -> k || '=' || v, mapKeys(attributes), mapValues(attributes)), ' ')\n"
-    "           AS attributes_text\n"
-    "FROM events WHERE @where@ ORDER BY time DESC LIMIT 500",
+    f"SELECT time, kind, node, namespace, pod, service, comm, pid, detail, result, latency_ns,\n       {_ATTRIBUTES}\n"
+    f"FROM events WHERE @where@{HAPPENED} ORDER BY time DESC LIMIT 500",
+    IDENTITY,
+    more=("kind",),
+)
+EVENT_TABLES = Query(
+    "event_tables",
+    f"SELECT time, kind, node, namespace, pod, service, comm, pid, detail,\n       {_ATTRIBUTES}\n"
+    f"FROM events WHERE @where@ AND {TABLES} ORDER BY time DESC, kind, node LIMIT 500",
     IDENTITY,
     more=("kind",),
 )
 EVENT_SERVICES = Query(
     "event_services",
-    "SELECT service, kind, count() AS count FROM events WHERE @where@ GROUP BY service, kind\n"
+    f"SELECT service, kind, count() AS count FROM events WHERE @where@{HAPPENED} GROUP BY service, kind\n"  # noqa: S608
     "ORDER BY count DESC LIMIT 50",
     IDENTITY,
     more=("kind",),

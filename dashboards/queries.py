@@ -302,9 +302,16 @@ LATENCY = Query(
     (*IDENTITY, "probe", "operation"),
     "window_start",
 )
-EVENTS = Query(
-    "events",
+TABLES = "(startsWith(kind, 'top_') OR startsWith(kind, 'snapshot_'))"
+"""Rows of the top and snapshot gadgets, which an agent publishes each interval where it is told to: how things were,
+not what happened; and there are many of them."""
+HAPPENED = f" AND NOT {TABLES}"
+EVENTS_CHOSEN = Query(
+    "events_chosen",
     "SELECT kind, service, count() AS count, countIf(result != 0) AS failed, max(time) AS last "
     "FROM events WHERE @where@ GROUP BY kind, service ORDER BY count DESC, kind, service LIMIT {n:UInt32}",
     (*IDENTITY, "kind"),
+)
+EVENTS = replace(
+    EVENTS_CHOSEN, name="events", sql=EVENTS_CHOSEN.sql.replace("WHERE @where@", f"WHERE @where@{HAPPENED}")
 )

@@ -120,8 +120,12 @@ def latency(store: Store, selection: Selection, n: int = 50) -> list[dict[str, A
 
 
 def events(store: Store, selection: Selection, n: int = 50) -> list[dict[str, Any]]:
-    """Return events counted by kind and service: kind, service, count, failed, last."""
-    return store.rows(*queries.EVENTS.bound(selection, n=n))
+    """Return events counted by kind and service: kind, service, count, failed, last.
+
+    Rows of tables, as of ``top_process``, only where the selection has a condition on the kind.
+    """
+    by_kind = any(match.label == "kind" for match in selection.matches)
+    return store.rows(*(queries.EVENTS_CHOSEN if by_kind else queries.EVENTS).bound(selection, n=n))
 
 
 def what_exists(store: Store, selection: Selection) -> str:

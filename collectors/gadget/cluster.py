@@ -1,4 +1,4 @@
-"""Every node's rows at once: what the agents publish, followed on the raw topics from now on.
+"""Every node's rows at once: what the agents publish, followed on the raw topics from now on, or from a little before.
 
 Nothing is committed and no group is joined, so it neither disturbs the pipeline nor leaves anything behind. An agent
 publishes once an interval (10 s by default): rows come that late. Messages of other collectors on the same topic are
@@ -62,6 +62,9 @@ def follow(
     timeout_s: float,
     show: Callable[[Interval, pa.RecordBatch], None],
     ready: Callable[[], None],
+    *,
+    back_s: float = 0.0,
+    tick: Callable[[bool], None] = lambda _caught_up: None,
 ) -> Followed:
     """Hand every message of one collector to ``show`` until ``stop``, or for ``timeout_s`` seconds (0: for ever).
 
@@ -74,6 +77,8 @@ def follow(
         timeout_s: how long.
         show: gets each message's interval and rows, ``cluster`` and ``node`` among their columns.
         ready: called once, when nothing that is published from then on will be missed.
+        back_s: begin with what was published so many seconds ago, by the broker's clock against ours.
+        tick: called a few times a second; told whether everything has been seen that was there at the begin.
 
     Raises:
         BrokerUnavailableError: Kafka does not answer.
@@ -83,12 +88,15 @@ def follow(
     async def main() -> Followed:
         seen = Followed()
         deadline = time.monotonic() + timeout_s if timeout_s else float("inf")
-        async with _consumer(options, prefix + RAW_BY_SCHEMA[schema].name) as consumer:
+        async with _consumer(options, prefix + RAW_BY_SCHEMA[schema].name, back_s) as (consumer, behind):
             ready()
             while not stop.is_set() and time.monotonic() < deadline:
                 got = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_MOST_RECORDS)
                 for record in (record for records in got.values() for record in records):
                     _take(record, schema, collector, seen, show)
+                for each in [each for each, end in behind.items() if await consumer.position(each) >= end]:
+                    del behind[each]
+                tick(not behind)
         return seen
 
     return asyncio.run(main())
@@ -116,7 +124,8 @@ def _take(
 
 
 @contextlib.asynccontextmanager
-async def _consumer(options: Mapping[str, Any], topic: str) -> AsyncIterator[Any]:
+async def _consumer(options: Mapping[str, Any], topic: str, back_s: float) -> AsyncIterator[tuple[Any, dict[Any, int]]]:
+    """Give a consumer that stands where it is to begin, and the ends as they are then."""
     from aiokafka import AIOKafkaConsumer
     from aiokafka.errors import KafkaError
 
@@ -134,22 +143,32 @@ async def _consumer(options: Mapping[str, Any], topic: str) -> AsyncIterator[Any
                 while not (partitions := consumer.assignment()):  # noqa: ASYNC110 - aiokafka offers no event for it
                     await asyncio.sleep(0.02)
             # The ends as they are now: what is published from here on is seen.
-            for partition, end in (await consumer.end_offsets(partitions)).items():
-                consumer.seek(partition, end)
+            ends = await consumer.end_offsets(partitions)
+            since = dict.fromkeys(partitions, round((time.time() - back_s) * 1000))
+            earlier = await consumer.offsets_for_times(since) if back_s else {}
+            for partition, end in ends.items():
+                found = earlier.get(partition)
+                consumer.seek(partition, end if found is None else found.offset)
         except (KafkaError, OSError, TimeoutError) as error:
             reason = await refusal(options)
             where = options.get("bootstrap_servers", "")
             raise BrokerUnavailableError(f"Kafka at {where}: {reason or repr(error)}") from error
-        yield consumer
+        yield consumer, ends
     finally:
         with contextlib.suppress(Exception):
             await asyncio.wait_for(consumer.stop(), 2.0)
 
 
-def summary(seen: Followed, counts: str, entry: Entry) -> None:
-    """Say on standard error what was seen; where that is nothing, what may be the reason."""
+def summary(seen: Followed, counts: str, entry: Entry, *, why: bool = True) -> None:
+    """Say on standard error what was seen; where that is nothing, and ``why``, what may be the reason."""
     unreadable = f", {seen.unreadable:,} records not readable" if seen.unreadable else ""
     click.echo(f"{counts}, {seen.lost:,} lost, of {len(seen.nodes)} nodes{unreadable}", err=True)
-    if not seen.nodes:
-        why = "" if entry.always_on else f" and collects {entry.name} only where agent.collectors names it"
-        click.echo(f"no message came; an agent publishes once an interval (10 s){why}", err=True)
+    if why and not seen.nodes:
+        nothing(entry)
+
+
+def nothing(entry: Entry) -> None:
+    """Say on standard error that no message has come, and what may be the reason."""
+    wanted = f'and collects {entry.name} only where agent.collectors names it, as ["default", "{entry.name}"]'
+    why = "" if entry.always_on else f" {wanted}"
+    click.echo(f"no message came; an agent publishes once an interval (10 s){why}", err=True)

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from collectors.gadget import watch
+from collectors.gadget.options import here_only, of_the_cluster
 from runtime import kafka_command
 from streams.schema.errors import UsageError
 
@@ -71,20 +72,10 @@ def _filters(command: F) -> F:
     return command
 
 
-def _of_the_cluster(command: F) -> F:
-    command = kafka_command.options(command)
-    for option in (
-        click.option("--node", default="", help="With --cluster: only this node."),
-        click.option("--cluster", is_flag=True, help="Follow every node's rows on Kafka instead of watching this one."),
-    ):
-        command = option(command)
-    return command
-
-
 @gadget.command()
 @click.argument("name", type=click.Choice(_names("trace")))
 @_filters
-@_of_the_cluster
+@of_the_cluster
 @click.option("--pid", type=int, help="Only this process.")
 @click.option("--uid", type=int, help="Only this user.")
 @click.option("--comm", default="", help="Only commands of this name.")
@@ -136,8 +127,7 @@ def trace(
         where = kafka_command.find(config, kafka, topic_prefix)
         tracing.cluster(entry, where, everything, printer, timeout)
         return
-    if node:
-        raise UsageError("--node goes with --cluster; without it this node is watched")
+    here_only(node)
     wanted = Filters(namespace, pod, container, service)
     tracing.here(entry, Wanted(pid, uid, comm, failed, least), wanted, printer, timeout)
 
@@ -145,7 +135,7 @@ def trace(
 @gadget.command()
 @click.argument("name", type=click.Choice(_names("profile")))
 @_filters
-@_of_the_cluster
+@of_the_cluster
 @click.option("--pid", type=int, help="Only this process.")
 @click.option("--uid", type=int, help="Only this user.")
 @click.option("--comm", default="", help="Only threads whose command has this name.")
@@ -205,7 +195,6 @@ def profile(
         wanted = Filters(namespace, pod, container, service, node=node)
         counting.cluster(entry, where, wanted, view, interval, timeout)
         return
-    if node:
-        raise UsageError("--node goes with --cluster; without it this node is watched")
+    here_only(node)
     in_kernel = Wanted(pid, uid, comm)
     counting.here(entry, in_kernel, Filters(namespace, pod, container, service), view, interval, timeout)

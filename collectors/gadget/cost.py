@@ -73,7 +73,7 @@ class _Measured:
 
     def start(self, shared: Shared) -> None:
         known = set(threading.enumerate())
-        self.gadget = self.entry.make(shared)
+        self.gadget = self.entry.load().make(shared)
         try:
             self.gadget.start()
         except KernelError as error:

@@ -12,12 +12,15 @@ import click
 import numpy as np
 import pyarrow as pa
 
-from collectors.gadget.output import short
+from collectors.gadget.options import SHOWN_ROWS
+from collectors.gadget.output import rfc3339, short
 from streams.schema.errors import UsageError
 
 _PLAIN = frozenset({"pid", "ppid", "uid", "id", "inode", "port"})  # numbers that count nothing
 _UNITS = ("_ns", "_bytes", "_percent")
 _GAP = 2
+PLACE = {"time": pa.string(), "interval_ns": pa.uint64(), "cluster": pa.string(), "node": pa.string()}
+"""The columns that ``placed`` adds."""
 _LEAST = 10
 
 
@@ -47,6 +50,19 @@ def names(text: str, known: Sequence[str]) -> tuple[str, ...]:
         if name not in known:
             raise UsageError(f"there is no column {name!r}; there are: {', '.join(known)}")
     return wanted
+
+
+def placed(rows: pa.RecordBatch, at_ns: int, interval_ns: int | None, cluster: str, node: str) -> pa.RecordBatch:
+    """Return rows with when and where before the other columns: ``time``, ``interval_ns``, ``cluster``, ``node``.
+
+    Rows of a moment have no ``interval_ns`` (None).
+    """
+    more: dict[str, str | int] = {"time": rfc3339(at_ns)}
+    if interval_ns is not None:
+        more["interval_ns"] = interval_ns
+    more |= {"cluster": cluster, "node": node}
+    columns = [pa.array([value] * rows.num_rows, PLACE[name]) for name, value in more.items()]
+    return pa.RecordBatch.from_arrays([*columns, *rows.columns], names=[*more, *rows.schema.names])
 
 
 def ordered(rows: pa.RecordBatch, by: Sequence[str]) -> pa.RecordBatch:
@@ -139,6 +155,12 @@ class Screen:
             return None, None
         size = shutil.get_terminal_size()
         return size.columns, size.lines
+
+    def table(self, title: str, rows: pa.RecordBatch, columns: Sequence[str], most: int | None) -> None:
+        """Show ``most`` rows, or what fits, under a title."""
+        width, height = self.room()
+        most = most or (min(SHOWN_ROWS, max(1, height - 4)) if height else SHOWN_ROWS)
+        self.block(title, lines(rows.slice(0, most), columns, width))
 
     def block(self, title: str, body: Iterator[str]) -> None:
         """Show a block: a title, a heading and rows."""

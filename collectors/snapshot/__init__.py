@@ -1,1 +1,1 @@
-"""What there is at this moment, one file for each: what ``gadget snapshot`` shows. On demand only."""
+"""What there is at this moment, one file each: what ``gadget snapshot`` shows, agents publish it on demand."""

@@ -10,14 +10,19 @@ import os
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from collectors.base import WorkloadResolver
 from collectors.processes import PROC, TICK_NS, processes
+from collectors.table_rows import weights
 from collectors.top.base import schema, who
+
+if TYPE_CHECKING:
+    from collectors.catalogue import Shared
 
 _LONGEST = 4096
 _STATES = {
@@ -42,9 +47,21 @@ class SnapshotProcess:
     shown: ClassVar[tuple[str, ...]] = (
         "service", "pid", "ppid", "uid", "comm", "state", "threads", "rss_bytes", "started", "executable",
     )  # fmt: skip
+    sums = ("threads", "rss_bytes")
+    detail = ("executable",)
 
     def __init__(self, workloads: WorkloadResolver, *, arguments: bool = False, proc: Path = PROC) -> None:
         self._workloads, self._arguments, self._proc = workloads, arguments, proc
+
+    @classmethod
+    def make(cls, shared: Shared) -> Self:
+        """Make it as the agent takes it."""
+        return cls(shared.workloads)
+
+    @staticmethod
+    def weight(rows: pa.RecordBatch) -> NDArray[np.float64]:
+        """Return which rows are kept where not all are: those with the most memory."""
+        return weights(rows, "rss_bytes")
 
     def take(self) -> pa.RecordBatch:
         """Return the rows; without ``arguments`` unless they were asked for."""
@@ -75,7 +92,8 @@ class SnapshotProcess:
 
     def _executable(self, pid: int) -> str:
         with suppress(OSError):
-            return os.readlink(f"{self._proc}/{pid}/exe")  # noqa: PTH115 - a Path would change what the kernel says
+            path = os.readlink(f"{self._proc}/{pid}/exe")  # noqa: PTH115 - a Path would change what the kernel says
+            return os.fsencode(path).decode(errors="replace")
         return ""
 
     def _command_line(self, pid: int) -> str:

@@ -15,15 +15,20 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from collectors.addresses import unpack
 from collectors.base import WorkloadResolver
 from collectors.processes import PROC, pids, process
+from collectors.table_rows import weights
 from collectors.top.base import schema, who
+
+if TYPE_CHECKING:
+    from collectors.catalogue import Shared
 
 _PROTOCOLS = ("tcp", "tcp6", "udp", "udp6")
 _STATES = (
@@ -65,10 +70,23 @@ class SnapshotSocket:
         "protocol", "state", "local", "peer", "service", "pid", "comm", "uid", "send_queue_bytes",
         "receive_queue_bytes",
     )  # fmt: skip
+    sums = ("send_queue_bytes", "receive_queue_bytes")
+    detail = ("protocol", "state", "local", "peer")
 
     def __init__(self, workloads: WorkloadResolver, *, arguments: bool = False, proc: Path = PROC) -> None:
         del arguments  # sockets have none
         self._workloads, self._proc = workloads, proc
+
+    @classmethod
+    def make(cls, shared: Shared) -> Self:
+        """Make it as the agent takes it."""
+        return cls(shared.workloads)
+
+    @staticmethod
+    def weight(rows: pa.RecordBatch) -> NDArray[np.float64]:
+        """Return which rows are kept where not all are: those of a process first, with the most in their queues."""
+        owned = np.where(rows.column("pid").to_numpy() > 0, 2.0**50, 0.0)
+        return weights(rows, "send_queue_bytes,receive_queue_bytes") + owned
 
     def take(self) -> pa.RecordBatch:
         """Return the rows, by namespace and protocol as the kernel lists them."""

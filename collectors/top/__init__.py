@@ -1,1 +1,1 @@
-"""Who does most of something in each interval, one file for each: what ``gadget top`` shows. On demand only."""
+"""Who does most in each interval, one file each: what ``gadget top`` shows; agents publish it on demand."""

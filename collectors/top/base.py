@@ -58,6 +58,12 @@ class Top(Protocol):
     """The columns that are shown unless others are asked for."""
     sort: ClassVar[str]
     """What the rows are sorted by unless something else is asked for, most first; several: by the sum."""
+    sums: ClassVar[tuple[str, ...]]
+    """The columns that can be added up over rows."""
+    counted: ClassVar[tuple[str, ...]]
+    """The columns that say how many events, of which ``lost`` would be some, a row is; none: it is one."""
+    detail: ClassVar[tuple[str, ...]]
+    """What an event of the agent says first, beside who it is of."""
 
     def start(self) -> None:
         """Load and attach, or take the first look.
@@ -122,6 +128,9 @@ class KernelTop(Loaded):
     """The key of a row as the kernel writes it, with ``tgid``."""
     values: ClassVar[tuple[str, ...]]
     """The columns that the numbers of a row are, in their order."""
+    sums: ClassVar[tuple[str, ...]]
+    counted: ClassVar[tuple[str, ...]]
+    detail: ClassVar[tuple[str, ...]]
     rows: ClassVar[int] = 8192
 
     def __init__(

@@ -35,6 +35,7 @@ class TopBlockIo(KernelTop):
     )
     shown = ("service", "pid", "comm", "device", "operation", "requests", "io_bytes", "time_ns")
     sort = "io_bytes"
+    sums, counted, detail = values, ("requests",), ("device", "operation")
 
     def describe(self, keys: NDArray[Any]) -> dict[str, pa.Array]:
         """Return the devices' and operations' names."""

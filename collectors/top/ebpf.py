@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -50,6 +50,9 @@ class TopEbpf(WithoutPrograms):
         "map_bytes",
     )  # fmt: skip
     sort = "run_time_ns"
+    sums = ("run_time_ns", "runs", "cpu_percent", "missed", "memory_bytes", "map_bytes", "maps")
+    counted: ClassVar[tuple[str, ...]] = ()
+    detail = ("program",)
 
     def __init__(self, workloads: WorkloadResolver | None = None, proc: Path = Path("/proc")) -> None:
         self._workloads: WorkloadResolver = workloads or CommOnly()

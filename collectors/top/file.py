@@ -46,6 +46,7 @@ class TopFile(KernelTop):
     )
     shown = ("service", "pid", "comm", "reads", "writes", "read_bytes", "written_bytes", "file")
     sort = "read_bytes,written_bytes"
+    sums, counted, detail = values, ("reads", "writes"), ("file",)
 
     def defines(self) -> dict[str, int]:
         """Return the numbers of the calls, and room for paths."""

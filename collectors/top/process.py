@@ -13,14 +13,14 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
 
 from collectors.base import CommOnly, WorkloadResolver
 from collectors.processes import PROC, Process, numbers, processes
-from collectors.top.base import WithoutPrograms, schema, who
+from collectors.top.base import WHO, WithoutPrograms, schema, who
 
 if TYPE_CHECKING:
     from collectors.catalogue import Shared
@@ -57,6 +57,9 @@ class TopProcess(WithoutPrograms):
         "written_bytes", "switches",
     )  # fmt: skip
     sort = "cpu_percent"
+    sums = tuple(columns.names[len(WHO) :])
+    counted: ClassVar[tuple[str, ...]] = ()
+    detail: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, workloads: WorkloadResolver | None = None, proc: Path = PROC) -> None:
         self._workloads: WorkloadResolver = workloads or CommOnly()

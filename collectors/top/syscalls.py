@@ -33,6 +33,7 @@ class TopSyscalls(KernelTop):
     )
     shown = ("service", "pid", "comm", "syscall", "calls", "errors", "time_ns")
     sort = "calls"
+    sums, counted, detail = values, ("calls",), ("syscall",)
 
     def defines(self) -> dict[str, int]:
         """One slot for each pid."""

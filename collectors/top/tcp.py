@@ -37,6 +37,7 @@ class TopTcp(KernelTop):
     )
     shown = ("service", "pid", "comm", "local", "peer", "sent_bytes", "received_bytes")
     sort = "sent_bytes,received_bytes"
+    sums, counted, detail = values, ("sends", "receives"), ("local", "peer")
 
     def describe(self, keys: NDArray[Any]) -> dict[str, pa.Array]:
         """Return both addresses."""

@@ -23,5 +23,8 @@ BOARD = Board(
               description="Events whose result is a negative error number."),
         Panel("By service", "table", q.EVENT_SERVICES, width=8, height=12, allowed_empty=_QUIET),
         Panel("Latest", "table", q.EVENT_LIST, width=16, height=12, units={"latency_ns": "ns"}, allowed_empty=_QUIET),
+        Panel("Tops and snapshots", "table", q.EVENT_TABLES, width=24, height=12,
+              allowed_empty="an agent publishes tables only where agent.collectors names them",
+              description="How things were, each interval: rows of top_tcp and the like, where agents publish them."),
     ),
 )  # fmt: skip

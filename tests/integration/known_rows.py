@@ -88,6 +88,7 @@ def fill(store, database: str, start: datetime | None = None) -> Known:
     insert("hotspots", _hotspots(known))
     insert("latency_windows", _latencies(known))
     insert("events", _events(known.start))
+    insert("events", _tables(known.start))
     accounts = list(_intervals(known.start))
     insert("intervals", accounts)
     insert("intervals", accounts[::2])  # delivered again in another batch, as after a crash: they count once
@@ -137,6 +138,19 @@ def _network(start):
                    "service": "net", "version": "v1.0", "kind": kind, "pid": 7, "ppid": 1, "uid": 0, "comm": "curl",
                    "result": result, "latency_ns": latency, "detail": "10.0.0.2:443",
                    "attributes": attributes}  # fmt: skip
+
+
+TABLES = {"top_tcp": 17, "snapshot_process": 19}
+"""Rows of what agents publish where they are told to: not of something that happened."""
+
+
+def _tables(start):
+    for kind, count in TABLES.items():
+        for number in range(count):
+            at = (start + timedelta(seconds=number)).strftime("%Y-%m-%dT%H:%M:%S.5Z")
+            yield {"time": at, "cluster": "c1", "node": "node-a", "namespace": "prod", "pod": "p", "container": "c",
+                   "service": "shop", "version": "v1.0", "kind": kind, "pid": 7, "ppid": 1, "uid": 0, "comm": "shop",
+                   "result": 0, "latency_ns": 0, "detail": "row", "attributes": {"sent_bytes": "1009"}}  # fmt: skip
 
 
 def _inserter(store, database):

@@ -245,6 +245,22 @@ def test_percentiles_and_events(ask, known):
     assert [row["attributes_text"] for row in latest] == ["local=10.0.0.1:40000 state=ESTABLISHED"] * 11
 
 
+def test_rows_of_tables_are_shown_apart_from_what_happened(ask):
+    tables = set(known_rows.TABLES)
+    for uid, title, column in (
+        ("perfstream-events", "Events by kind", "name"), ("perfstream-events", "By service", "kind"),
+        ("perfstream-events", "Latest", "kind"), ("perfstream-fleet", "Events", "name"),
+    ):  # fmt: skip
+        kinds = {row[column] for row in shown(ask, uid, title)}
+        assert "exec" in kinds
+        assert not kinds & tables
+    rows = shown(ask, "perfstream-events", "Tops and snapshots")
+    assert Counter(row["kind"] for row in rows) == known_rows.TABLES
+    assert {row["attributes_text"] for row in rows} == {"sent_bytes=1009"}
+    rows = shown(ask, "perfstream-events", "Tops and snapshots", kind="top_tcp")
+    assert Counter(row["kind"] for row in rows) == {"top_tcp": 17}
+
+
 def test_questions_by_name_code_and_latency(ask):
     def dns(title, **chosen):
         return shown(ask, "perfstream-dns", title, **chosen)

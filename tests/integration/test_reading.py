@@ -211,6 +211,8 @@ def test_events_are_counted(ask, run, known):
         ("exec", 13, 0), ("tcpconnect", 7, 3), ("oomkill", 2, 0),
     ]  # fmt: skip
     assert len(ask("events", "--kind", "oomkill")) == 1
+    # Rows of tables did not happen: they are counted where they are asked for.
+    assert [(row["kind"], row["count"]) for row in ask("events", "--kind", "top_tcp")] == [("top_tcp", 17)]
     assert [row["kind"] for row in ask("events", '{kind=~"tcp.*", service!="x"}')] == ["tcpconnect"]
     code, _out, err = run("profile", "events", "--kind", "exce", *known.times, "--dsn", known.dsn)
     assert code == 0

@@ -1,15 +1,20 @@
 """``perfstream gadget cost``: known work costs what the kernel's account says; what cannot run says why."""
 
+import contextlib
 import json
 import subprocess
 import threading
+import time
 
 import pytest
 
 from collectors.catalogue import BY_NAME, Entry, Shared, measurable
+from collectors.gadget import cost
 from collectors.gadget.cost import measure
 from collectors.settings import AgentOptions
 from collectors.symbols import Symbolizer
+from collectors.top.process import TopProcess
+from collectors.top.syscalls import TopSyscalls
 from streams.schema.errors import KernelError, UsageError
 from tests.kernel import known as programs
 from tests.kernel.known import Known
@@ -82,6 +87,85 @@ def test_runs_events_and_time_are_those_of_the_work(moves, known, service, workl
         assert row["memory_bytes"] > 300_000
         assert row["cpu_percent"] == pytest.approx(row["kernel_percent"] + row["user_percent"])
         assert row["kernel_percent"] / row["user_percent"] == pytest.approx(row["kernel_ns"] / row["user_ns"])
+
+
+class Turns(threading.Event):
+    """Asks to stop when its works are done, one before each time that the gadgets' rows are taken."""
+
+    def __init__(self, *works):
+        super().__init__()
+        self._works = list(works)
+
+    def wait(self, timeout=None):
+        if self._works:
+            self._works.pop(0)()
+            time.sleep(max(0, timeout))
+        else:
+            self.set()
+        return self.is_set()
+
+
+class Small:
+    """``top syscalls`` with room for one row, so that most calls are lost."""
+
+    make = staticmethod(lambda shared: TopSyscalls(shared.workloads, rows=1))
+
+
+class Busy(TopProcess):
+    """Needs some time for each of its intervals, whatever there is."""
+
+    def collect(self, seconds):
+        end = time.thread_time_ns() + BUSY_NS
+        while time.thread_time_ns() < end:
+            pass
+        return super().collect(seconds)
+
+
+class Of(Entry):
+    def load(self):
+        return {"small": Small, "busy": Busy}[self.name]
+
+
+BUSY_NS, MORE_RUNS, MORE_CALLS = 20_000_000, 7, 101
+
+
+def test_what_was_counted_in_earlier_intervals_stays(moves, known, service, workloads, monkeypatch):
+    """Most of the work is in the first of three intervals: nothing of it may be forgotten at the next ones."""
+    monkeypatch.setattr(cost, "INTERVAL_S", 0.1)
+    monkeypatch.setattr(cost, "TOP_INTERVAL_S", 0.1)
+    entries = [BY_NAME["exec"], Of("small", "", "", "top"), Of("busy", "", "", "top")]
+    shared = Shared(workloads, Symbolizer(), AgentOptions())
+    with contextlib.ExitStack() as stack:
+        works = [
+            (stack.enter_context(Known(moves, "calls", calls, 0)), stack.enter_context(Known(known, "exec", runs, 0)))
+            for calls, runs in ((GOOD, RUNS), (MORE_CALLS, MORE_RUNS))
+        ]
+        turns = Turns(*(lambda pair=pair: [each.run() for each in pair] for pair in works), lambda: None)
+        rows = {row["gadget"]: row for row in measure(entries, shared, 60, turns).to_pylist()}
+    assert rows["exec"]["events"] >= RUNS + MORE_RUNS
+    assert rows["exec"]["runs"] >= RUNS + MORE_RUNS
+    small = rows["small"]
+    assert small["lost"] >= GOOD + MORE_CALLS
+    assert small["runs"] > 2 * (GOOD + MORE_CALLS)
+    assert small["kernel_ns"] > 2 * (GOOD + MORE_CALLS) * 20
+    assert small["events"] >= 3  # one row an interval
+    assert rows["busy"]["user_ns"] >= 4 * BUSY_NS  # three intervals, and what is left at the end
+
+
+def test_what_came_before_the_measurement_is_not_in_it(moves, known, workloads):
+    @contextlib.contextmanager
+    def before():
+        with Known(moves, "calls", GOOD, 0) as calls, Known(known, "exec", RUNS, 0) as execs:
+            calls.run()
+            execs.run()
+            yield
+
+    entries = [BY_NAME["exec"], Of("small", "", "", "top")]
+    found = measure(entries, Shared(workloads, Symbolizer(), AgentOptions()), 60, During(), load=before())
+    rows = {row["gadget"]: row for row in found.to_pylist()}
+    assert rows["exec"]["events"] < RUNS
+    assert rows["small"]["lost"] < GOOD
+    assert rows["small"]["runs"] < GOOD
 
 
 def test_the_command_measures_those_that_are_named():

@@ -1,5 +1,6 @@
 """What is read of /proc, from a tree made by the test: odd names, threads and processes that come and go, sockets."""
 
+import os
 import shutil
 
 import pytest
@@ -80,6 +81,12 @@ def test_a_snapshot_reads_arguments_only_when_asked(proc):
     assert "arguments" not in row
     (row,) = SnapshotProcess(CommOnly(), arguments=True, proc=proc.root).take().to_pylist()
     assert row["arguments"] == "shop --token secret"
+
+
+def test_an_executable_may_have_any_name(proc):
+    (proc.add(7) / "exe").symlink_to(os.fsdecode(b"/tmp/caf\xe9"))
+    (row,) = SnapshotProcess(CommOnly(), proc=proc.root).take().to_pylist()
+    assert row["executable"] == "/tmp/caf\ufffd"
 
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
