@@ -205,7 +205,7 @@ def latency(form: str, n: int, probe: str | None, operation: str | None, **given
 @rows_option
 @printing
 def events(form: str, n: int, kind: str | None, **given: Any) -> None:  # noqa: ANN401
-    """Count node events (exec, connect, OOM kill, ...) by kind and service."""
+    """Count node events (exec, connect, OOM kill, ...) by kind and service; tables (top_tcp, ...) with --kind only."""
     store, wanted = prepare(given, more=("kind",))
     wanted = wanted.also(kind=kind)
     with show.waiting("reading the events"):
