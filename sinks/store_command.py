@@ -20,9 +20,11 @@ def store(path: Path | None, host: str | None, port: int | None) -> None:
     Settings: the [store] table of the settings file, or PERFSTREAM_STORE_* (path, host, port, username, password,
     reader_username, reader_password, max_execution_s, memory_ratio, ...). Stops cleanly on SIGTERM or Ctrl-C.
     """
+    from sinks.embedded import environment
     from sinks.embedded.process import run
     from sinks.embedded.settings import StoreSettings
 
+    environment.hide()
     given = settings.load(StoreSettings)
     changes = {key: value for key, value in {"path": path, "host": host, "port": port}.items() if value is not None}
     given = replace(given, store=replace(given.store, **changes))  # type: ignore[arg-type]

@@ -16,6 +16,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from sinks.embedded import environment
+
 _CREATE, _ADD, _RESTRICT = 444, 445, 446
 _NO_NEW_PRIVS = 38
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
@@ -62,6 +64,8 @@ def confine(directory: Path) -> bool:
 def _readable() -> Iterable[Path]:
     yield from map(Path, _SYSTEM)
     yield from (Path("/proc/self") / name for name in _OWN)
+    if environment.hidden():
+        yield Path("/proc/self/task")
     yield from {Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[2]} - {Path("/")}
 
 

@@ -20,7 +20,10 @@ from sinks.embedded.errors import QueryError
 _OF_THE_STORE = frozenset({75, 159, 173, 236, 241, 243, 252, 394, 439})
 # INSERT_WAS_DEDUPLICATED; and the engine looks for files of /proc that the store's confinement hides, at every query.
 _HARMLESS, _CANNOT_OPEN, _PROC = frozenset({389}), 76, "Cannot open file /proc/"
-_COUNTS = "SELECT code, sum(value) FROM system.errors WHERE NOT remote GROUP BY code"
+_COUNTS = (
+    "SELECT code, value FROM system.errors WHERE NOT remote "
+    "SETTINGS max_threads = 1, query_plan_enable_optimizations = 0"
+)
 # The engine gives all statements of a connection the id of its last streamed one.
 _OURS = "SELECT code, name, last_error_message FROM system.errors WHERE NOT remote AND query_id = queryID()"
 

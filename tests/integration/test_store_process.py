@@ -202,8 +202,17 @@ def test_settings_that_are_refused():
 
 
 def test_sql_reaches_the_stores_own_files_only(start, tmp_path):
-    store = start("data")
+    store = start("data", environ={"SOME_TOKEN": "secret\n", "PERFSTREAM_STORE_MINIMUM_FREE_BYTES": "1000"})
     wait_for(lambda: '"confined": true' in store.log.read_text())
+    # The engine looks into its threads' files at every statement, where their environment stands too.
+    shown = b"".join(path.read_bytes() for path in Path(f"/proc/{store.process.pid}/task").glob("*/environ"))
+    assert b"PATH=" in shown
+    assert b"TOKEN" not in shown
+    assert b"PERFSTREAM_STORE" not in shown
+    store.post("CREATE TABLE counted (a UInt8) ENGINE = MergeTree ORDER BY a")
+    store.post("INSERT INTO counted VALUES (1)")
+    assert store.post("SELECT sum(value) FROM system.errors WHERE name = 'CANNOT_OPEN_FILE'").strip() in ("0", b"0")
+    assert store.post("SELECT length(file('/proc/thread-self/mem'))").strip() in ("0", b"0")
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret").write_text("secret\n")
