@@ -10,6 +10,7 @@ import binascii
 import json
 from collections.abc import Iterator
 
+from collectors.ingest import pprof_reader
 from collectors.ingest.errors import RefusedError
 from collectors.ingest.labels import check
 from collectors.ingest.upload import Series
@@ -50,7 +51,8 @@ def decode(body: bytes, content_type: str) -> list[Series]:
 def _one(labels: dict[str, str], data: bytes) -> Series:
     if not data:
         raise RefusedError(400, "empty", "a sample has no raw_profile")
-    return Series(labels, pprof.decode(data), labels.get(_METRIC, ""), deltas=labels.get("__delta__") == "false")
+    profile = pprof.decode(data, read=pprof_reader.read)
+    return Series(labels, profile, labels.get(_METRIC, ""), deltas=labels.get("__delta__") == "false")
 
 
 def _proto(body: bytes) -> Iterator[_Raw]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from collectors.ingest import nodespy
+from collectors.ingest import nodespy, pprof_reader
 from collectors.ingest.errors import RefusedError
 from collectors.ingest.upload import SampleType, Series, Upload
 from collectors.scrapers import pprof
@@ -36,10 +36,10 @@ def decode(body: bytes, upload: Upload) -> list[Series]:
     return [
         Series(
             upload.owner,
-            pprof.decode(data, renamed=renamed),
+            pprof.decode(data, renamed=renamed, read=pprof_reader.read),
             upload.name.rpartition(".")[2],
             _config(parts.get("sample_type_config", b"")),
-            pprof.decode(before, renamed=renamed) if before else None,
+            pprof.decode(before, renamed=renamed, read=pprof_reader.read) if before else None,
         )
     ]
 

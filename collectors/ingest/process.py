@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from collectors.ingest import access
+from collectors.ingest import access, pprof_reader
 from collectors.ingest.metrics import Metrics
 from collectors.ingest.outlet import Outlet
 from collectors.ingest.server import Server
@@ -53,6 +53,7 @@ def run(settings: IngestSettings, stop: threading.Event) -> None:
     # What lives until the end need not be looked at by every collection.
     gc.collect()
     gc.freeze()
+    compiling = pprof_reader.prepare()
     stop.wait()
     if otlp is not None:
         otlp.stop(_GRACE_S)
@@ -63,6 +64,8 @@ def run(settings: IngestSettings, stop: threading.Event) -> None:
     outlet.close(1.0)
     server.close_listener()
     server.hang_up()
+    # The interpreter cannot end under the compiler.
+    compiling.join(_GRACE_S)
     _LOG.info("stopped")
 
 

@@ -18,10 +18,10 @@ Bytes = NDArray[np.uint8]
 Positions = NDArray[np.int64]
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
-_MAX_STEPS = 20_000
+MAX_STEPS = 20_000
 MAX_FIELDS = 1_000_000
-_MAX_WALKED = 2_000_000
-_MAX_PACKED = 8 * 1024 * 1024
+MAX_WALKED = 2_000_000
+MAX_PACKED = 8 * 1024 * 1024
 _OTHER = 64
 _U64 = (1 << 64) - 1
 
@@ -67,7 +67,7 @@ def walk(data: Bytes, begin: Positions, end: Positions) -> Fields:
     steps = walked = 0
     while len(active):
         steps, walked = steps + 1, walked + len(active)
-        if steps > _MAX_STEPS or walked > _MAX_WALKED:
+        if steps > MAX_STEPS or walked > MAX_WALKED:
             raise CorruptRecordError("the profile's messages have too many fields")
         tag, at = varint_at(data, at, limit)
         number, wire = (tag >> np.uint64(3)).astype(np.int64), (tag & np.uint64(7)).astype(np.int64)
@@ -145,8 +145,8 @@ def repeated(data: Bytes, fields: Fields) -> tuple[Positions, NDArray[np.uint64]
     begin, end = fields.begin[packed], fields.end[packed]
     lengths = end - begin
     total = int(lengths.sum())
-    if total > _MAX_PACKED:
-        raise CorruptRecordError(f"packed fields hold more than {_MAX_PACKED >> 20} MB")
+    if total > MAX_PACKED:
+        raise CorruptRecordError(f"packed fields hold more than {MAX_PACKED >> 20} MB")
     stops = np.cumsum(lengths)
     where = np.arange(total) + np.repeat(begin - stops + lengths, lengths)
     piece = data[where]

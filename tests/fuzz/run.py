@@ -87,6 +87,8 @@ def child(name: str, options: argparse.Namespace) -> int:
                 signal.alarm(0)
             return coverage.new
 
+        # What a target loads or compiles at first is not the input's time.
+        target(b"")
         pool = seeds(name)
         for data in pool:
             tried(data)

@@ -18,7 +18,7 @@ from streams.schema import codec
 from streams.schema.messages import PROFILE_1, SCHEMAS, STACK_1, Interval
 from tests.fuzz.run import CORPUS
 from tests.fuzz.targets import NAMES
-from tests.integration.known_profiles import form, pprof, push
+from tests.integration.known_profiles import form, number, piece, pprof, push
 from tests.unit.test_codec import event_batch, hotspot_batch, latency_batch, profile_batch
 from tests.unit.test_dns import message, name_of
 from tests.unit.test_otlp_decode import SAMPLE, request
@@ -54,9 +54,9 @@ def records() -> dict[str, bytes]:
 def batches() -> dict[str, bytes]:
     """Kafka's record batches, by codec."""
     found = {}
-    for number, name in enumerate(("none", "gzip", "snappy", "lz4", "zstd")):
+    for kind, name in enumerate(("none", "gzip", "snappy", "lz4", "zstd")):
         builder = DefaultRecordBatchBuilder(
-            2, number, is_transactional=0, producer_id=-1, producer_epoch=-1, base_sequence=0, batch_size=1 << 20
+            2, kind, is_transactional=0, producer_id=-1, producer_epoch=-1, base_sequence=0, batch_size=1 << 20
         )
         for at in range(3):
             builder.append(at, 1_000 + at, b"key", b"value" * at, [("schema", b"profile/1"), ("none", None)])
@@ -129,6 +129,16 @@ def otlp() -> dict[str, bytes]:
     }
 
 
+def wires() -> dict[str, bytes]:
+    """Profiles that are not gzipped: a change reaches the fields."""
+    samples = [(["main", "work"], [7, 9]), (["main"], [1 << 40, 0])]
+    known = pprof(samples, [("a", "count"), ("b", "bytes")], time_ns=1, duration_ns=2, period=3, compress=False)
+    mappings = piece(3, number(1, 1) + number(2, 4096) + number(5, 1))
+    single = piece(2, number(1, 1) + number(1, 2) + number(2, 5) + number(2, 6)) + number(14, 1)
+    real = {name: gzip.decompress((CORPUS / "pprof" / f"{name}.pb.gz").read_bytes()) for name in ("mutex", "profile")}
+    return {"known": known, "more": known + mappings + single, **real}
+
+
 def uploads() -> dict[str, bytes]:
     """A body of each format and protocol of the push endpoint."""
     one = pprof([(["main", "work"], [7])], time_ns=1_700_000_000_000_000_000)
@@ -182,6 +192,7 @@ def questions() -> dict[str, bytes]:
 ALL = {
     "record": records, "batch": batches, "http": http, "native": native, "spool": spools, "headers": headers,
     "otlp": otlp, "upload": uploads, "discovery": discovered, "dns": questions,
+    "pprof_tables": wires,
     "commit": lambda: {"window": b"w1 7 1700000000 1600000000 60 4096", "intent": b'{"perfstream_intent_end": 9}'},
 }  # fmt: skip
 

@@ -37,6 +37,7 @@ from streams.schema.messages import RELEASED, SCHEMAS
 from streams.schema.topics import ALL
 from streams.watermark import Snapshot, WindowSettings
 from streams.windows import PartitionWindows
+from tests.unit.pprof_agreement import agree
 
 APPEND_NS = 1_700_000_000_000_000_000
 TOPICS = {topic.schema: topic.name for topic in ALL}
@@ -118,6 +119,11 @@ def profile(data: bytes) -> None:
     except CorruptRecordError:
         return
     assert found.values.shape == (len(found.texts), len(found.types))
+
+
+def tables(data: bytes) -> None:
+    """The wire of a pprof profile: the compiled reader and NumPy's agree on it."""
+    agree(data)
 
 
 def recording(data: bytes) -> None:
@@ -266,6 +272,7 @@ TARGETS: MappingProxyType[str, Callable[[bytes], None]] = MappingProxyType(
         "headers": headers,
         "commit": commit,
         "pprof": profile,
+        "pprof_tables": tables,
         "jfr": recording,
         "otlp": export,
         "upload": upload,

@@ -89,6 +89,10 @@ def test_groups_lines_speedscope_tries_and_trees(server, unique):
 
 
 def test_pprof_as_a_body_and_as_a_form(server, unique):
+    deadline = time.monotonic() + 60
+    while "profiles are read by compiled code" not in server.log.read_text():
+        assert time.monotonic() < deadline, server.log.read_text()
+        time.sleep(0.05)
     now = time.time_ns()
     cpu = pprof([(["main", "f"], [17, 170]), (["main", "g"], [2, 20])], [("samples", "count"), ("cpu", "nanoseconds")],
                 time_ns=now, period=10)  # fmt: skip

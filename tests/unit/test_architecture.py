@@ -61,3 +61,20 @@ def test_the_contract_loads_neither_faust_nor_bcc():
 def test_the_command_line_loads_nothing_heavy():
     modules = loaded_by("import deploy.cli")
     assert not modules & {"faust", "bcc", "chdb", "aiokafka", "clickhouse_connect", "pyarrow", "numpy", "rich"}
+
+
+def test_only_the_push_endpoint_loads_a_compiler():
+    names = {path: set(imported(path)) for folder in OURS for path in (ROOT / folder).rglob("*.py")}
+    using = {
+        path.stem for path, found in names.items() if any(name.startswith(("numba", "llvmlite")) for name in found)
+    }
+    assert using == {"pprof_compiled"}
+    assert {path.stem for path, found in names.items() if "collectors.ingest.pprof_compiled" in found} == {
+        "pprof_reader"
+    }
+
+
+def test_the_agent_and_the_endpoint_before_it_serves_load_no_compiler():
+    modules = loaded_by("import collectors.agent, collectors.scrapers.scraper, collectors.ingest.process")
+    assert {"collectors.scrapers.pprof", "collectors.ingest.pprof_reader"} <= modules
+    assert not modules & {"numba", "llvmlite", "collectors.ingest.pprof_compiled"}

@@ -161,34 +161,34 @@ def test_any_bytes_decode_or_are_refused(data):
         pprof.decode(data)
 
 
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"", "no sample type"),
-        (b"  <!doctype html><html></html>", "HTML page"),
-        (gzip.compress(b"<html>", mtime=0), "HTML page"),
-        (b"heap profile: 1: 2 [3: 4] @ heap/1048576", "no pprof profile"),
-        (gzip.compress(RAW[0], mtime=0)[:-9], "cut short"),
-        (b"\x1f\x8b" + b"x" * 100, "gzip data are damaged"),
-        (gzip.compress(bytes(40_000_000), 1, mtime=0), "larger than 32 MB when inflated"),
-        (bytes(33_000_000 + (1 << 20)), "larger than 32 MB"),
-        (number(9, 1) * (wire.MAX_FIELDS + 1), "more than 1000000 fields"),
-        (
-            piece(1, number(1, 0)) + piece(6, "") + piece(2, b"") * (pprof_tables.MAX_SAMPLES + 1),
-            "more than 250000 samples",
-        ),
-        (piece(1, number(1, 0)) + piece(6, "") + piece(2, number(2, 1) + number(1, 1)), "location that is not in"),
-        (piece(1, number(1, 0)) + piece(6, "") + piece(2, number(2, 1) * 2), "not one value for each type"),
-        (piece(1, number(1, 9)) + piece(6, ""), "string index"),
-        (piece(1, number(1, 0)) + piece(6, "") + number(2, 5), "field 2 .* wrong wire type"),
-        (piece(1, number(1, 0)) + piece(6, "") + piece(9, "x"), "field 9 .* wrong wire type"),
-        (piece(1, number(1, 0)) + piece(6, "") + piece(9, "x") + number(9, 1 << 62), "field 9 .* wrong wire type"),
-        (piece(1, number(1, 0)) + piece(6, "") + piece(2, number(3, 1) * 30_000), "too many fields"),
-        (piece(1, number(1, 0)) + piece(6, "") + piece(2, piece(2, b"\x01" * 9_000_000)), "more than 8 MB"),
-        (piece(1, number(1, 0)) + piece(6, "") + piece(2, piece(2, b"\x81")), "ends inside a number"),
-        (piece(1, number(1, 0)) + piece(6, "") + piece(2, piece(2, b"\x81" * 11 + b"\x01")), "longer than ten bytes"),
-    ],
-)
+WRONG = [
+    (b"", "no sample type"),
+    (b"  <!doctype html><html></html>", "HTML page"),
+    (gzip.compress(b"<html>", mtime=0), "HTML page"),
+    (b"heap profile: 1: 2 [3: 4] @ heap/1048576", "no pprof profile"),
+    (gzip.compress(RAW[0], mtime=0)[:-9], "cut short"),
+    (b"\x1f\x8b" + b"x" * 100, "gzip data are damaged"),
+    (gzip.compress(bytes(40_000_000), 1, mtime=0), "larger than 32 MB when inflated"),
+    (bytes(33_000_000 + (1 << 20)), "larger than 32 MB"),
+    (number(9, 1) * (wire.MAX_FIELDS + 1), "more than 1000000 fields"),
+    (
+        piece(1, number(1, 0)) + piece(6, "") + piece(2, b"") * (pprof_tables.MAX_SAMPLES + 1),
+        "more than 250000 samples",
+    ),
+    (piece(1, number(1, 0)) + piece(6, "") + piece(2, number(2, 1) + number(1, 1)), "location that is not in"),
+    (piece(1, number(1, 0)) + piece(6, "") + piece(2, number(2, 1) * 2), "not one value for each type"),
+    (piece(1, number(1, 9)) + piece(6, ""), "string index"),
+    (piece(1, number(1, 0)) + piece(6, "") + number(2, 5), "field 2 .* wrong wire type"),
+    (piece(1, number(1, 0)) + piece(6, "") + piece(9, "x"), "field 9 .* wrong wire type"),
+    (piece(1, number(1, 0)) + piece(6, "") + piece(9, "x") + number(9, 1 << 62), "field 9 .* wrong wire type"),
+    (piece(1, number(1, 0)) + piece(6, "") + piece(2, number(3, 1) * 30_000), "too many fields"),
+    (piece(1, number(1, 0)) + piece(6, "") + piece(2, piece(2, b"\x01" * 9_000_000)), "more than 8 MB"),
+    (piece(1, number(1, 0)) + piece(6, "") + piece(2, piece(2, b"\x81")), "ends inside a number"),
+    (piece(1, number(1, 0)) + piece(6, "") + piece(2, piece(2, b"\x81" * 11 + b"\x01")), "longer than ten bytes"),
+]
+
+
+@pytest.mark.parametrize(("data", "message"), WRONG)
 def test_what_is_wrong_is_said(data, message):
     with pytest.raises(CorruptRecordError, match=message):
         pprof.decode(data)
