@@ -89,7 +89,7 @@ def test_groups_lines_speedscope_tries_and_trees(server, unique):
 
 
 def test_pprof_as_a_body_and_as_a_form(server, unique):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while "profiles are read by compiled code" not in server.log.read_text():
         assert time.monotonic() < deadline, server.log.read_text()
         time.sleep(0.05)
