@@ -14,7 +14,7 @@ from collectors.ingest import pprof_reader
 from collectors.ingest.errors import RefusedError
 from collectors.ingest.labels import check
 from collectors.ingest.upload import Series
-from collectors.scrapers import pprof, wire
+from collectors.scrapers import wire
 from streams.schema.errors import CorruptRecordError
 
 PATH = "/push.v1.PusherService/Push"
@@ -51,7 +51,7 @@ def decode(body: bytes, content_type: str) -> list[Series]:
 def _one(labels: dict[str, str], data: bytes) -> Series:
     if not data:
         raise RefusedError(400, "empty", "a sample has no raw_profile")
-    profile = pprof.decode(data, read=pprof_reader.read)
+    profile = pprof_reader.decode(data)
     return Series(labels, profile, labels.get(_METRIC, ""), deltas=labels.get("__delta__") == "false")
 
 

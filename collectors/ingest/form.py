@@ -8,7 +8,6 @@ import re
 from collectors.ingest import nodespy, pprof_reader
 from collectors.ingest.errors import RefusedError
 from collectors.ingest.upload import SampleType, Series, Upload
-from collectors.scrapers import pprof
 
 MAX_PARTS = 16
 _BOUNDARY = re.compile(r'boundary="?([^";,\r\n]{1,70})"?', re.IGNORECASE)
@@ -36,10 +35,10 @@ def decode(body: bytes, upload: Upload) -> list[Series]:
     return [
         Series(
             upload.owner,
-            pprof.decode(data, renamed=renamed, read=pprof_reader.read),
+            pprof_reader.decode(data, renamed=renamed),
             upload.name.rpartition(".")[2],
             _config(parts.get("sample_type_config", b"")),
-            pprof.decode(before, renamed=renamed, read=pprof_reader.read) if before else None,
+            pprof_reader.decode(before, renamed=renamed) if before else None,
         )
     ]
 

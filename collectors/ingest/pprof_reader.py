@@ -1,7 +1,7 @@
-"""Which reader of pprof's wire the push endpoint uses: the compiled one from the moment it is ready, else NumPy's.
+"""How the push endpoint reads pprof: by compiled code from the moment that it is ready, else by NumPy and Python.
 
 Compiling takes some seconds, reading what was compiled before a third of one. Profiles that arrive meanwhile, or where
-numba is not installed, are read by ``pprof_tables``, to the same tables.
+numba is not installed, are read by ``pprof_tables`` and ``pprof`` alone, to the same profiles.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import logging
 import threading
 import time
 
-from collectors.scrapers import pprof_tables
-from collectors.scrapers.pprof import Read
-from collectors.scrapers.pprof_tables import Tables
+from collectors.scrapers import pprof, pprof_tables
+from collectors.scrapers.pprof import MAX_BYTES, Profile, Read, Rename, Spell
 
 _LOG = logging.getLogger(__name__)
 _read: Read = pprof_tables.read
+_spell: Spell | None = None
 
 
-def read(raw: bytes) -> Tables:
-    """Return the tables of a profile.
+def decode(data: bytes, bound: int = MAX_BYTES, renamed: Rename | None = None) -> Profile:
+    """Return a profile, as ``pprof.decode``.
 
     Raises:
-        CorruptRecordError: as ``pprof_tables.read``.
+        CorruptRecordError: as there.
     """
-    return _read(raw)
+    return pprof.decode(data, bound, renamed, _read, _spell)
 
 
 def prepare() -> threading.Thread:
@@ -36,19 +36,20 @@ def prepare() -> threading.Thread:
 
 
 def _prepare() -> None:
-    global _read
+    global _read, _spell
     began = time.monotonic()
     try:
-        from collectors.ingest import pprof_compiled
+        from collectors.ingest import frame_texts, pprof_compiled
 
         pprof_compiled.tables(b"")
+        frame_texts.code()
     except ImportError as error:
         _LOG.info("profiles are read by NumPy: numba is not installed", extra={"reason": str(error)})
     except Exception as error:  # noqa: BLE001 - whatever ails the compiler or its cache, profiles are read as before
         reason = f"{type(error).__name__}: {error}"[:300]
         _LOG.warning("profiles are read by NumPy: cannot compile", extra={"reason": reason})
     else:
-        _read = pprof_compiled.read
+        _read, _spell = pprof_compiled.read, frame_texts.spell
         # The compiler's objects live until the end, and need not be looked at by every collection.
         gc.collect()
         gc.freeze()

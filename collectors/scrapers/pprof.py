@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from collectors.scrapers import pprof_tables
-from collectors.scrapers.distinct_stacks import distinct_stacks
+from collectors.scrapers.distinct_stacks import MAX_TEXT, distinct_stacks
 from collectors.scrapers.pprof_tables import Tables
 from streams.schema import stacks
 from streams.schema.errors import CorruptRecordError
@@ -32,6 +32,7 @@ _VDSO = "[vdso]"
 _UNCLEAN = np.isin(np.arange(256), [*range(32), 127])
 Rename = Callable[[str, str], tuple[str, str]]
 Read = Callable[[bytes], Tables]
+Spell = Callable[[bytes, Tables, NDArray[np.int64]], pa.StringArray | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,11 @@ def inflate(data: bytes, bound: int = MAX_BYTES) -> bytes:
 
 
 def decode(
-    data: bytes, bound: int = MAX_BYTES, renamed: Rename | None = None, read: Read = pprof_tables.read
+    data: bytes,
+    bound: int = MAX_BYTES,
+    renamed: Rename | None = None,
+    read: Read = pprof_tables.read,
+    spell: Spell | None = None,
 ) -> Profile:
     """Return one profile.
 
@@ -101,6 +106,7 @@ def decode(
         bound: bytes that it may have when inflated.
         renamed: makes (function, file) of the (function, file) of each distinct frame, "" where unknown.
         read: reads the wire, as ``pprof_tables.read`` does.
+        spell: writes the texts of frames (name, file, line, module), shape (4, n), where it can; None where it cannot.
 
     Raises:
         CorruptRecordError: these bytes are not a pprof profile, or exceed a bound.
@@ -108,15 +114,15 @@ def decode(
     raw = inflate(data, bound)
     if raw.lstrip()[:1] == b"<":
         raise CorruptRecordError("the answer is a HTML page, not a profile")
-    return _Decoder(raw, read(raw), renamed).profile()
+    return _Decoder(raw, read(raw), renamed, spell).profile()
 
 
 class _Decoder:
-    def __init__(self, raw: bytes, tables: Tables, renamed: Rename | None = None) -> None:
+    def __init__(self, raw: bytes, tables: Tables, renamed: Rename | None = None, spell: Spell | None = None) -> None:
         self._raw = raw
         self._tables = tables
         self._renamed = renamed
-        self._string_at, self._string_to = tables.string_begin.tolist(), tables.string_end.tolist()
+        self._spell = spell
 
     def profile(self) -> Profile:
         tables = self._tables
@@ -141,9 +147,10 @@ class _Decoder:
         )
 
     def _string(self, index: int) -> str:
-        if not 0 <= index < len(self._string_at):
+        begins = self._tables.string_begin
+        if not 0 <= index < len(begins):
             raise CorruptRecordError("a string index is outside of the string table")
-        return self._raw[self._string_at[index] : self._string_to[index]].decode("utf-8", "replace")
+        return self._raw[int(begins[index]) : int(self._tables.string_end[index])].decode("utf-8", "replace")
 
     def _process(self) -> str:
         names, starts = self._tables.mapping_name.tolist(), self._tables.mapping_start.tolist()
@@ -166,16 +173,26 @@ class _Decoder:
         # Each distinct frame is written once; the module counts only where it stands in for the name.
         key = np.stack((name, file, number, np.where(name == 0, module, 0)))
         distinct, frame = _distinct(key)
-        texts = self._texts(distinct)
+        self._bound(distinct[:2])
+        texts = self._spell(self._raw, tables, distinct) if self._spell and not self._renamed else None
         order = np.argsort(owner, kind="stable")
         begin = np.concatenate(([0], np.cumsum(np.bincount(owner, minlength=total))))
-        return begin, frame[order], pa.array(texts, pa.string())
+        return begin, frame[order], pa.array(self._texts(distinct), pa.string()) if texts is None else texts
+
+    def _bound(self, strings: NDArray[np.int64]) -> None:
+        """Check the strings of all distinct frames: that they exist, and how long they are together."""
+        count = len(self._tables.string_begin)
+        if strings.size and not (strings.min() >= 0 and strings.max() < count):
+            raise CorruptRecordError("a string index is outside of the string table")
+        lengths = np.minimum(self._tables.string_end - self._tables.string_begin, stacks.MAX_FIELD)
+        if int(lengths[strings].sum()) > MAX_TEXT:
+            raise CorruptRecordError(f"the profile's frames are longer than {MAX_TEXT >> 20} MB as text")
 
     def _texts(self, frames: NDArray[np.int64]) -> list[str]:
         """Return the frames (name, file, line, module), shape (4, n), as the contract writes them."""
         wanted, places = np.unique(frames[:2], return_inverse=True)
         names, files = places.reshape(2, -1).tolist()
-        strings = self._strings(wanted.tolist())
+        strings = self._strings(wanted)
         numbers, modules = frames[2:].tolist()
         if self._renamed is not None:
             pairs = [self._renamed(strings[name], strings[file]) for name, file in zip(names, files, strict=True)]
@@ -195,15 +212,14 @@ class _Decoder:
             for name, file, line, module in zip(names, files, numbers, modules, strict=True)
         ]
 
-    def _strings(self, wanted: list[int]) -> list[str]:
+    def _strings(self, wanted: NDArray[np.int64]) -> list[str]:
         """Return many strings; those of ASCII are cut from one text."""
-        if wanted and not 0 <= wanted[0] <= wanted[-1] < len(self._string_at):
-            raise CorruptRecordError("a string index is outside of the string table")
         text = self._raw.decode("latin-1")
-        found = [text[self._string_at[at] : self._string_to[at]] for at in wanted]
+        begins, ends = self._tables.string_begin[wanted].tolist(), self._tables.string_end[wanted].tolist()
+        found = [text[begin:end] for begin, end in zip(begins, ends, strict=True)]
         if "".join(found).isascii():
             return found
-        return [one if one.isascii() else self._string(at) for one, at in zip(found, wanted, strict=True)]
+        return [one if one.isascii() else self._string(at) for one, at in zip(found, wanted.tolist(), strict=True)]
 
     def _module(self, name: int) -> str:
         path = self._string(name)

@@ -21,7 +21,7 @@ from tests.integration.known_profiles import pprof
 
 OURS = ("ingest", "worker", "sink", "store")
 SAMPLES, FUNCTIONS, DEPTH = 1_000, 3_000, 25
-PROFILES, CLIENTS, SERVICES = 600, 4, 20
+PROFILES, CLIENTS, SERVICES = 600, 16, 20
 LOOKS = 40
 
 

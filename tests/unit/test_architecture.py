@@ -68,7 +68,7 @@ def test_only_the_push_endpoint_loads_a_compiler():
     using = {
         path.stem for path, found in names.items() if any(name.startswith(("numba", "llvmlite")) for name in found)
     }
-    assert using == {"pprof_compiled"}
+    assert using == {"frame_texts", "pprof_compiled"}
     assert {path.stem for path, found in names.items() if "collectors.ingest.pprof_compiled" in found} == {
         "pprof_reader"
     }
@@ -77,4 +77,4 @@ def test_only_the_push_endpoint_loads_a_compiler():
 def test_the_agent_and_the_endpoint_before_it_serves_load_no_compiler():
     modules = loaded_by("import collectors.agent, collectors.scrapers.scraper, collectors.ingest.process")
     assert {"collectors.scrapers.pprof", "collectors.ingest.pprof_reader"} <= modules
-    assert not modules & {"numba", "llvmlite", "collectors.ingest.pprof_compiled"}
+    assert not modules & {"numba", "llvmlite", "collectors.ingest.frame_texts", "collectors.ingest.pprof_compiled"}
