@@ -32,6 +32,9 @@ def ingest(
     /v1development/profiles and by gRPC (port 4317). An answer of 200 means that Kafka has acknowledged the profile.
     Settings: [ingest], [kafka], [http], cluster and node.
     """
+    from runtime.memory import use_malloc
+
+    use_malloc()
     from collectors.ingest.process import run
     from collectors.ingest.settings import IngestSettings
 

@@ -15,10 +15,10 @@ from collectors.ingest.batches import Piece
 from collectors.ingest.errors import RefusedError
 from collectors.ingest.metrics import Metrics
 from collectors.ingest.settings import IngestSettings
+from collectors.ingest.stack_ids import StackIds
 from collectors.ingest.upload import Series
 from collectors.scrapers.growth import Growth
 from collectors.scrapers.rows import MAX_SPAN_NS, Columns
-from collectors.scrapers.stack_ids import StackIds
 
 MAX_GROWING = 2048
 MAX_GROWING_STACKS = 2_000_000

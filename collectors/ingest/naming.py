@@ -7,7 +7,7 @@ value and period; a count of CPU samples without a time becomes time, by the per
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import numpy as np
@@ -18,7 +18,7 @@ from collectors.ingest.upload import SampleType, Series
 from collectors.scrapers.growth import Growth
 from collectors.scrapers.pprof import Profile
 from collectors.scrapers.rows import Columns
-from collectors.scrapers.stack_ids import Identify, identify
+from streams.schema.stack_columns import StackColumns, identify
 
 ALIASES: Mapping[str, str] = MappingProxyType(
     {
@@ -51,6 +51,7 @@ SCALES: Mapping[str, tuple[str, int]] = MappingProxyType(
         "megabytes": ("bytes", 1 << 20),
     }
 )
+Identify = Callable[[StackColumns], NDArray[np.uint64]]
 _MAX_VALUE = (1 << 63) - 1
 _MAX_TYPES = 64
 _MAX_TYPE = 128

@@ -10,13 +10,16 @@ import gc
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from collectors.scrapers import pprof, pprof_tables
 from collectors.scrapers.pprof import MAX_BYTES, Profile, Read, Rename, Spell
+from streams.schema.stack_columns import StackColumns
 
 _LOG = logging.getLogger(__name__)
 _read: Read = pprof_tables.read
 _spell: Spell | None = None
+_digests: Callable[[StackColumns], bytes] | None = None
 
 
 def decode(data: bytes, bound: int = MAX_BYTES, renamed: Rename | None = None) -> Profile:
@@ -28,6 +31,11 @@ def decode(data: bytes, bound: int = MAX_BYTES, renamed: Rename | None = None) -
     return pprof.decode(data, bound, renamed, _read, _spell)
 
 
+def digests(stacks: StackColumns) -> bytes | None:
+    """Return 16 bytes for each stack by which it is known again in this process; None until that is compiled."""
+    return _digests(stacks) if _digests is not None else None
+
+
 def prepare() -> threading.Thread:
     """Make the compiled reader ready on a thread of its own, which is returned."""
     thread = threading.Thread(target=_prepare, name="compile", daemon=True)
@@ -36,20 +44,21 @@ def prepare() -> threading.Thread:
 
 
 def _prepare() -> None:
-    global _read, _spell
+    global _read, _spell, _digests
     began = time.monotonic()
     try:
-        from collectors.ingest import frame_texts, pprof_compiled
+        from collectors.ingest import frame_texts, pprof_compiled, stack_digests
 
         pprof_compiled.tables(b"")
         frame_texts.code()
+        stack_digests.code()
     except ImportError as error:
         _LOG.info("profiles are read by NumPy: numba is not installed", extra={"reason": str(error)})
     except Exception as error:  # noqa: BLE001 - whatever ails the compiler or its cache, profiles are read as before
         reason = f"{type(error).__name__}: {error}"[:300]
         _LOG.warning("profiles are read by NumPy: cannot compile", extra={"reason": reason})
     else:
-        _read, _spell = pprof_compiled.read, frame_texts.spell
+        _read, _spell, _digests = pprof_compiled.read, frame_texts.spell, stack_digests.digests
         # The compiler's objects live until the end, and need not be looked at by every collection.
         gc.collect()
         gc.freeze()

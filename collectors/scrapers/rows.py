@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from collectors.scrapers.pprof import Profile
 from collectors.scrapers.settings import ScrapeTarget
-from collectors.scrapers.stack_ids import identify
 from streams.schema.errors import CorruptRecordError
 from streams.schema.messages import PROFILE, WORKLOAD
-from streams.schema.stack_columns import StackColumns
+from streams.schema.stack_columns import StackColumns, identify
 
 SLACK_NS = 2_000_000_000
 MAX_SPAN_NS = 3_600_000_000_000

@@ -115,6 +115,11 @@ def entries(texts: Sequence[str] | pa.StringArray, ids: Sequence[int] | None = N
     return StackColumns.from_texts(texts).entries(np.array(ids, np.uint64))
 
 
+def identify(stacks: StackColumns) -> NDArray[np.uint64]:
+    """Return the id of each stack; shape (stacks,)."""
+    return np.fromiter((stack_id(text) for text in stacks.texts().to_pylist()), np.uint64, len(stacks))
+
+
 def merged(parts: Sequence[StackColumns]) -> StackColumns:
     """Return the stacks of all parts, one after the other, over one set of distinct frames."""
     if len(parts) == 1:

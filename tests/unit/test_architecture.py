@@ -63,12 +63,15 @@ def test_the_command_line_loads_nothing_heavy():
     assert not modules & {"faust", "bcc", "chdb", "aiokafka", "clickhouse_connect", "pyarrow", "numpy", "rich"}
 
 
+COMPILED = {"frame_texts", "pprof_compiled", "stack_digests"}
+
+
 def test_only_the_push_endpoint_loads_a_compiler():
     names = {path: set(imported(path)) for folder in OURS for path in (ROOT / folder).rglob("*.py")}
     using = {
         path.stem for path, found in names.items() if any(name.startswith(("numba", "llvmlite")) for name in found)
     }
-    assert using == {"frame_texts", "pprof_compiled"}
+    assert using == COMPILED
     assert {path.stem for path, found in names.items() if "collectors.ingest.pprof_compiled" in found} == {
         "pprof_reader"
     }
@@ -77,4 +80,5 @@ def test_only_the_push_endpoint_loads_a_compiler():
 def test_the_agent_and_the_endpoint_before_it_serves_load_no_compiler():
     modules = loaded_by("import collectors.agent, collectors.scrapers.scraper, collectors.ingest.process")
     assert {"collectors.scrapers.pprof", "collectors.ingest.pprof_reader"} <= modules
-    assert not modules & {"numba", "llvmlite", "collectors.ingest.frame_texts", "collectors.ingest.pprof_compiled"}
+    compiled = {f"collectors.ingest.{name}" for name in COMPILED}
+    assert not modules & {"numba", "llvmlite", *compiled}

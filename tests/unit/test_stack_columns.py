@@ -2,14 +2,16 @@
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collectors.ingest import pprof_reader, stack_digests, stack_ids
+from collectors.ingest.stack_ids import StackIds
 from collectors.scrapers.distinct_stacks import distinct_stacks
-from collectors.scrapers.stack_ids import StackIds, identify
 from streams.schema import codec, stack_columns, stacks
 from streams.schema.messages import PROFILE, PROFILE_1, STACK_1, TEXT, Interval
-from streams.schema.stack_columns import StackColumns, merged
+from streams.schema.stack_columns import StackColumns, identify, merged
 
 FRAMES = st.lists(st.sampled_from(["main\ta.c\t1", "é\t\t0", "work\tw.c\t7", "x\t\t0"]), min_size=1, max_size=6)
 STACKS = st.lists(FRAMES.map(stacks.join), max_size=12)
@@ -53,19 +55,52 @@ def test_samples_of_frames_with_one_text_are_one_stack():
     assert which.tolist() == [0, 0, 1]
 
 
-@given(st.lists(STACKS, min_size=1, max_size=6), st.integers(1, 400))
-def test_remembered_ids_are_those_of_the_texts(parts, bound):
+@pytest.fixture
+def compiled(monkeypatch):
+    monkeypatch.setattr(pprof_reader, "_digests", stack_digests.digests)
+
+
+@pytest.mark.parametrize("bound", [1, 7, 400])
+def test_remembered_ids_are_those_of_the_texts(compiled, bound):
+    @given(st.lists(STACKS, min_size=1, max_size=6))
+    def check(parts):
+        for texts in parts:
+            assert remembered(StackColumns.from_texts(texts)).tolist() == [stacks.stack_id(text) for text in texts]
+
     remembered = StackIds(bound)
-    for texts in parts:
-        assert remembered(StackColumns.from_texts(texts)).tolist() == [stacks.stack_id(text) for text in texts]
+    check()
+    assert len(remembered._known) <= max(bound, 12)
 
 
-def test_what_is_remembered_is_bounded():
-    remembered = StackIds(max_frames=1000)
-    for number in range(500):
-        remembered(StackColumns.from_texts([f"main\t\t0\nf{number}\t\t0"]))
-    assert len(remembered._ids) <= 1000 / 32
-    assert len(remembered._numbers) <= 1000 / 16
+def test_without_machine_code_every_id_is_computed(monkeypatch):
+    monkeypatch.setattr(pprof_reader, "_digests", None)
+    remembered = StackIds()
+    assert remembered(StackColumns.from_texts(["a\t\t0", "b\t\t0"])).tolist() == [
+        stacks.stack_id(text) for text in ("a\t\t0", "b\t\t0")
+    ]
+    assert not remembered._known
+
+
+def test_a_stack_is_computed_once(compiled, monkeypatch):
+    computed = []
+    monkeypatch.setattr(stack_ids, "identify", lambda found: computed.append(len(found)) or identify(found))
+    remembered = StackIds()
+    texts = [f"main\t\t0\nf{number}\t\t{number}" for number in range(1009)]
+    remembered(StackColumns.from_texts(texts))
+    remembered(StackColumns.from_texts([*texts[::-1], "new\t\t0"]))
+    assert computed == [1009, 1]
+
+
+@given(STACKS, STACKS)
+def test_digests_differ_where_texts_do(one, two):
+    def digests(texts):
+        whole = stack_digests.digests(StackColumns.from_texts(texts))
+        return [whole[at : at + 16] for at in range(0, len(whole), 16)]
+
+    known = dict(zip(digests(one) + digests(two), one + two, strict=True))
+    assert len(known) == len({*one, *two})
+    sliced = StackColumns.from_texts(one).take(np.arange(len(one)))
+    assert stack_digests.digests(sliced) == b"".join(digests(one))
 
 
 def test_a_profile_of_version_1_is_read_as_one_of_today():
