@@ -33,7 +33,7 @@ _UNSIGNED = ("count", "sum_ns", "max_ns", "latency_ns")
 _MAX_INTEGER = (1 << 63) - 1
 # One thread: at the size of a message, handing buffers to Arrow's pool costs more than compressing them.
 _WRITE = pa.ipc.IpcWriteOptions(
-    compression=pa.Codec("zstd", compression_level=3), unify_dictionaries=False, use_threads=False
+    compression=pa.Codec("zstd", compression_level=1), unify_dictionaries=False, use_threads=False
 )
 _READ = pa.ipc.IpcReadOptions(use_threads=False)
 
