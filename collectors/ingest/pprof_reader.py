@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable
 
 from collectors.scrapers import pprof, pprof_tables
-from collectors.scrapers.pprof import MAX_BYTES, Profile, Read, Rename, Spell
+from collectors.scrapers.pprof import MAX_BYTES, Profile, Read, Rename, Stack
 from streams.schema.stack_columns import StackColumns
 
 _LOG = logging.getLogger(__name__)
 _read: Read = pprof_tables.read
-_spell: Spell | None = None
+_stack: Stack | None = None
 _digests: Callable[[StackColumns], bytes] | None = None
 
 
@@ -28,7 +28,7 @@ def decode(data: bytes, bound: int = MAX_BYTES, renamed: Rename | None = None) -
     Raises:
         CorruptRecordError: as there.
     """
-    return pprof.decode(data, bound, renamed, _read, _spell)
+    return pprof.decode(data, bound, renamed, _read, _stack)
 
 
 def digests(stacks: StackColumns) -> bytes | None:
@@ -44,13 +44,13 @@ def prepare() -> threading.Thread:
 
 
 def _prepare() -> None:
-    global _read, _spell, _digests
+    global _read, _stack, _digests
     began = time.monotonic()
     try:
-        from collectors.ingest import frame_texts, pprof_compiled, stack_digests
+        from collectors.ingest import pprof_compiled, pprof_stacks, stack_digests
 
         pprof_compiled.tables(b"")
-        frame_texts.code()
+        pprof_stacks.code()
         stack_digests.code()
     except ImportError as error:
         _LOG.info("profiles are read by NumPy: numba is not installed", extra={"reason": str(error)})
@@ -58,7 +58,7 @@ def _prepare() -> None:
         reason = f"{type(error).__name__}: {error}"[:300]
         _LOG.warning("profiles are read by NumPy: cannot compile", extra={"reason": reason})
     else:
-        _read, _spell, _digests = pprof_compiled.read, frame_texts.spell, stack_digests.digests
+        _read, _stack, _digests = pprof_compiled.read, pprof_stacks.stacks, stack_digests.digests
         # The compiler's objects live until the end, and need not be looked at by every collection.
         gc.collect()
         gc.freeze()

@@ -14,7 +14,7 @@ MAX_TEXT = 128 * 1024 * 1024
 
 
 def distinct_stacks(
-    flat: NDArray[np.int64], depth: NDArray[np.int64], texts: pa.StringArray
+    flat: NDArray[np.int64] | NDArray[np.int32], depth: NDArray[np.int64], texts: pa.StringArray
 ) -> tuple[StackColumns, NDArray[np.int64]]:
     """Return (distinct stacks, the stack of each sample).
 

@@ -12,6 +12,7 @@ import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +33,21 @@ _VDSO = "[vdso]"
 _UNCLEAN = np.isin(np.arange(256), [*range(32), 127])
 Rename = Callable[[str, str], tuple[str, str]]
 Read = Callable[[bytes], Tables]
-Spell = Callable[[bytes, Tables, NDArray[np.int64]], pa.StringArray | None]
+
+
+class SampleStacks(NamedTuple):
+    """The stacks of all samples.
+
+    ``codes`` are the samples' frames, root first, one after the other, as places in ``frames``; ``depth`` is how many
+    each sample has.
+    """
+
+    frames: pa.StringArray
+    codes: NDArray[np.int64] | NDArray[np.int32]
+    depth: NDArray[np.int64]
+
+
+Stack = Callable[[bytes, Tables], SampleStacks | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +112,7 @@ def decode(
     bound: int = MAX_BYTES,
     renamed: Rename | None = None,
     read: Read = pprof_tables.read,
-    spell: Spell | None = None,
+    stack: Stack | None = None,
 ) -> Profile:
     """Return one profile.
 
@@ -106,7 +121,7 @@ def decode(
         bound: bytes that it may have when inflated.
         renamed: makes (function, file) of the (function, file) of each distinct frame, "" where unknown.
         read: reads the wire, as ``pprof_tables.read`` does.
-        spell: writes the texts of frames (name, file, line, module), shape (4, n), where it can; None where it cannot.
+        stack: makes the samples' stacks where it can, and says None where it cannot.
 
     Raises:
         CorruptRecordError: these bytes are not a pprof profile, or exceed a bound.
@@ -114,15 +129,15 @@ def decode(
     raw = inflate(data, bound)
     if raw.lstrip()[:1] == b"<":
         raise CorruptRecordError("the answer is a HTML page, not a profile")
-    return _Decoder(raw, read(raw), renamed, spell).profile()
+    return _Decoder(raw, read(raw), renamed, stack).profile()
 
 
 class _Decoder:
-    def __init__(self, raw: bytes, tables: Tables, renamed: Rename | None = None, spell: Spell | None = None) -> None:
+    def __init__(self, raw: bytes, tables: Tables, renamed: Rename | None = None, stack: Stack | None = None) -> None:
         self._raw = raw
         self._tables = tables
         self._renamed = renamed
-        self._spell = spell
+        self._stack = stack
 
     def profile(self) -> Profile:
         tables = self._tables
@@ -174,10 +189,9 @@ class _Decoder:
         key = np.stack((name, file, number, np.where(name == 0, module, 0)))
         distinct, frame = _distinct(key)
         self._bound(distinct[:2])
-        texts = self._spell(self._raw, tables, distinct) if self._spell and not self._renamed else None
         order = np.argsort(owner, kind="stable")
         begin = np.concatenate(([0], np.cumsum(np.bincount(owner, minlength=total))))
-        return begin, frame[order], pa.array(self._texts(distinct), pa.string()) if texts is None else texts
+        return begin, frame[order], pa.array(self._texts(distinct), pa.string())
 
     def _bound(self, strings: NDArray[np.int64]) -> None:
         """Check the strings of all distinct frames: that they exist, and how long they are together."""
@@ -227,6 +241,11 @@ class _Decoder:
 
     def _stacks(self) -> tuple[StackColumns, NDArray[np.int64]]:
         """Return (distinct stacks, the stack of each sample)."""
+        made = self._stack(self._raw, self._tables) if self._stack and not self._renamed else None
+        frames, codes, depth = self._sampled() if made is None else made
+        return distinct_stacks(codes, depth, frames)
+
+    def _sampled(self) -> SampleStacks:
         begin, frame, texts = self._frames()
         at = _find(self._tables.location_id, self._tables.location)
         if np.any(at < 0):
@@ -243,8 +262,7 @@ class _Decoder:
         offsets = np.concatenate(([0], np.cumsum(depth)))
         # Leaf first in the profile, root first in the contract: each sample's frames are turned around.
         turned = np.repeat(offsets[:-1] + offsets[1:] - 1, depth) - np.arange(total)
-        flat = flat[turned]
-        return distinct_stacks(flat, depth, texts)
+        return SampleStacks(texts, flat[turned], depth)
 
 
 def _distinct(key: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

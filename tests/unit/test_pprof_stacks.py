@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collectors.ingest import frame_texts, pprof_compiled, pprof_reader
+from collectors.ingest import pprof_compiled, pprof_reader, pprof_stacks
 from collectors.scrapers import pprof
 from streams.schema import stacks
 from streams.schema.errors import CorruptRecordError
@@ -14,9 +14,9 @@ from tests.unit.test_pprof_decode import RAW
 NAMES = st.text(st.characters(min_codepoint=30, max_codepoint=130), max_size=4) | st.sampled_from(["main", "a" * 1025])
 
 
-def decoded(data, spell):
+def decoded(data, stack):
     try:
-        return pprof.decode(data, read=pprof_compiled.read, spell=spell)
+        return pprof.decode(data, read=pprof_compiled.read, stack=stack)
     except CorruptRecordError as error:
         return str(error)
 
@@ -26,9 +26,9 @@ def same(data):
     wrote = []
 
     def counted(*given):
-        found = frame_texts.spell(*given)
+        found = pprof_stacks.stacks(*given)
         if found is not None:
-            found.validate(full=True)
+            found.frames.validate(full=True)
             wrote.append(found)
         return found
 
@@ -46,12 +46,10 @@ def test_real_profiles():
     assert sorted(same(raw) for raw in RAW) == [0] + [1] * (len(RAW) - 1)
 
 
-@given(
-    st.lists(
-        st.tuples(st.lists(NAMES, min_size=1, max_size=4), st.lists(st.integers(0, 9), min_size=1, max_size=1)),
-        max_size=5,
-    )
-)
+SAMPLE = st.tuples(st.lists(NAMES, min_size=1, max_size=4), st.tuples(st.integers(0, 9)))
+
+
+@given(st.lists(SAMPLE, max_size=5))
 @settings(max_examples=300, deadline=None)
 def test_any_names(samples):
     wrote = same(known(samples, compress=False))
@@ -71,14 +69,15 @@ def test_a_damaged_profile(raw, data):
 
 def test_the_endpoint_uses_it(monkeypatch):
     monkeypatch.setattr(pprof_reader, "_read", pprof_reader._read)
-    monkeypatch.setattr(pprof_reader, "_spell", None)
+    monkeypatch.setattr(pprof_reader, "_stack", None)
     pprof_reader.prepare().join()
-    assert pprof_reader._spell is frame_texts.spell
+    assert pprof_reader._stack is pprof_stacks.stacks
     assert pprof_reader.decode(RAW[0]).texts == pprof.decode(RAW[0]).texts
 
 
 def test_many_frames_with_long_names_are_refused_before_they_are_written(monkeypatch):
     data = known([(["r" * 500, f"leaf{number}" + "x" * 500], [1]) for number in range(10)], compress=False)
-    monkeypatch.setattr(pprof, "MAX_TEXT", 5_000)
-    assert decoded(data, frame_texts.spell) == decoded(data, None)
+    for module in (pprof, pprof_stacks):
+        monkeypatch.setattr(module, "MAX_TEXT", 5_000)
+    assert decoded(data, pprof_stacks.stacks) == decoded(data, None)
     assert "frames are longer" in decoded(data, None)
