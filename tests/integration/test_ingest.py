@@ -302,12 +302,12 @@ def test_bodies_beyond_the_budget_are_told_to_come_again(broker, tmp_path, uniqu
         deadline = time.monotonic() + 20
         while True:
             try:
-                slow = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+                server.metric("inflight_bytes")  # served last
                 break
             except OSError:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
-        with slow:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as slow:
             slow.sendall(f"POST /ingest?name={unique} HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\nabc".encode())
             while server.metric("inflight_bytes") != 900:
                 assert time.monotonic() < deadline
