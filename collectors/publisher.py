@@ -28,6 +28,7 @@ from collectors.spool_files import MAX_RECORD, Message
 from runtime.settings import KafkaSettings
 from streams.schema import codec
 from streams.schema.messages import Interval
+from streams.schema.stack_columns import StackColumns
 from streams.schema.topics import RAW_BY_SCHEMA
 
 MAX_ROWS = 200_000
@@ -257,8 +258,9 @@ def compact(batch: pa.RecordBatch) -> pa.RecordBatch:
         column = given
         if isinstance(given, pa.DictionaryArray):
             used, indices = np.unique(column.indices.to_numpy(zero_copy_only=False), return_inverse=True)
-            column = pa.DictionaryArray.from_arrays(
-                pa.array(indices.astype(np.int32), pa.int32()), column.dictionary.take(pa.array(used))
-            )
+            kept = column.dictionary.take(pa.array(used))
+            if pa.types.is_struct(kept.type):
+                kept = StackColumns.from_entries(kept).entries(kept.field("id").to_numpy())
+            column = pa.DictionaryArray.from_arrays(pa.array(indices.astype(np.int32), pa.int32()), kept)
         columns.append(column)
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from streams.schema import clocks, codec
 from streams.schema.errors import CorruptRecordError
 from streams.schema.messages import TEXT, Interval
+from streams.schema.stack_columns import StackColumns
 from streams.schema.topics import schema_of
 
 if TYPE_CHECKING:
@@ -82,9 +83,13 @@ def lean(message: Message, seen: set[int]) -> Message:
     ids = entries.field("id")
     fresh = set(ids.to_pylist()) - seen
     seen |= fresh
-    keep = np.isin(ids.to_numpy(), np.fromiter(fresh, np.uint64, len(fresh)))
     rows = message.batch.drop_columns(["stack"]).append_column("stack_id", ids.take(column.indices))
-    return replace(message, batch=rows, stacks=entries.filter(pa.array(keep)))
+    if not fresh:
+        return replace(message, batch=rows)
+    keep = np.flatnonzero(np.isin(ids.to_numpy(), np.fromiter(fresh, np.uint64, len(fresh))))
+    # Made anew with their own frames: what was filtered would hold all of the message's.
+    new = StackColumns.from_entries(entries).take(keep).entries(ids.to_numpy()[keep])
+    return replace(message, batch=rows, stacks=new)
 
 
 def samples(messages: Sequence[Message]) -> pa.Table:
