@@ -154,7 +154,7 @@ def test_every_request_of_a_block_device_is_counted(known, service, workloads, t
     counts = summed(rows)
     assert found.lost == 0
     assert counts[f"{name} write"] == WRITES
-    assert counts[f"{name} read"] == WRITES
+    assert counts[f"{name} read"] == WRITES, rows
     check_histogram(rows)
     written = [row for row in rows if row["operation"] == f"{name} write"]
     assert 10_000 * WRITES < sum(row["sum_ns"] for row in written) <= said["took_ns"]

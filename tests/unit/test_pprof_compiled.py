@@ -93,7 +93,7 @@ anything = message(message(message(leaf) | leaf) | leaf)
 
 
 @given(anything, st.booleans())
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_any_fields_of_any_wire_type(data, based):
     agree(BASE + data if based else data)
 
@@ -111,7 +111,7 @@ def test_any_fields_of_any_wire_type(data, based):
         max_size=8,
     ).map(b"".join)
 )
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_any_messages_of_a_profile(data):
     agree(BASE + data)
 

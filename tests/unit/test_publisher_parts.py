@@ -75,7 +75,7 @@ def test_a_compacted_slice_has_the_same_rows_and_no_more_names_than_it_uses(sche
 
 
 @given(st.integers(0, 400), st.integers(0, 10**12), st.integers(0, 50), st.integers(1, 120), st.integers(1500, 9000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_however_it_is_split_every_row_event_and_loss_travels_once(tmp_path_factory, rows, events, lost, most, size):
     spool = Spool(tmp_path_factory.mktemp("spool"))
     with pytest.MonkeyPatch.context() as patch:
