@@ -19,6 +19,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from collectors.ingest.machine_code import made_by
 from collectors.scrapers import pprof_tables, wire
 from collectors.scrapers.pprof_tables import MAX_SAMPLES, Tables
 
@@ -209,10 +210,7 @@ def compiled(*, cache: bool) -> Walk:
 
 @functools.cache
 def _code() -> Walk:
-    try:
-        return compiled(cache=True)
-    except Exception:  # noqa: BLE001 - whatever it is, it goes without a cache, or is raised again
-        return compiled(cache=False)
+    return made_by(compiled)
 
 
 def tables(raw: bytes) -> Tables | None:

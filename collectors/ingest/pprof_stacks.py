@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numba import njit
 from numpy.typing import NDArray
 
+from collectors.ingest.machine_code import made_by, readable
 from collectors.scrapers import pprof_tables
 from collectors.scrapers.distinct_stacks import MAX_TEXT
 from collectors.scrapers.pprof import MAX_FRAMES_TOTAL, SampleStacks
@@ -185,10 +186,7 @@ def _compiled(*, cache: bool) -> Code:
 @functools.cache
 def code() -> Code:
     """Return the machine code; the first call compiles, or reads what was compiled before."""
-    try:
-        return _compiled(cache=True)
-    except Exception:  # noqa: BLE001 - whatever ails the cache, it goes without one, or is raised again
-        return _compiled(cache=False)
+    return made_by(_compiled)
 
 
 def stacks(raw: bytes, tables: Tables) -> SampleStacks | None:
@@ -201,11 +199,11 @@ def _stacks(raw: bytes, tables: Tables, code: Code) -> SampleStacks | None:
     slots = np.full(1 << (2 * lines + 1).bit_length(), -1, np.int32)
     distinct, frame = np.empty((3, lines), np.int64), np.empty(lines, np.int32)
     begin = np.empty(len(tables.location_id) + 1, np.int64)
-    location, depth = _readable(tables.location), _readable(tables.depth)
+    location, depth = readable(tables.location), readable(tables.depth)
     found, total = code.frames(
-        (_readable(tables.function_id), _readable(tables.location_id)),
-        (_readable(tables.function_name), _readable(tables.function_file)),
-        (_readable(tables.line_owner), _readable(tables.line_function), _readable(tables.line_number)),
+        (readable(tables.function_id), readable(tables.location_id)),
+        (readable(tables.function_name), readable(tables.function_file)),
+        (readable(tables.line_owner), readable(tables.line_function), readable(tables.line_number)),
         location, slots, distinct, frame, begin,
     )  # fmt: skip
     if found < 0 or total > MAX_FRAMES_TOTAL:
@@ -224,15 +222,8 @@ def _texts(raw: bytes, tables: Tables, frames: Numbers, code: Code) -> pa.String
     if size > MAX_TEXT:
         return None
     out, offsets = np.empty(size, np.uint8), np.empty(count + 1, np.int32)
-    begin, end = _readable(tables.string_begin), _readable(tables.string_end)
+    begin, end = readable(tables.string_begin), readable(tables.string_end)
     size = code.write(np.frombuffer(raw, np.uint8), begin, end, frames, MAX_FIELD, offsets, out)
     if size < 0:
         return None
     return pa.StringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(out[:size]))
-
-
-def _readable(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a view that cannot be written: writable arrays and others are two types to the compiler."""
-    view = np.ascontiguousarray(array).view()
-    view.flags.writeable = False
-    return view

@@ -10,12 +10,12 @@ from __future__ import annotations
 import functools
 import secrets
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from collectors.ingest.machine_code import made_by, readable
 from streams.schema.stack_columns import StackColumns
 
 Hash = Callable[..., None]
@@ -65,10 +65,7 @@ def _compiled(*, cache: bool) -> Hash:
 @functools.cache
 def code() -> Hash:
     """Return the machine code; the first call compiles, or reads what was compiled before."""
-    try:
-        return _compiled(cache=True)
-    except Exception:  # noqa: BLE001 - whatever ails the cache, it goes without one, or is raised again
-        return _compiled(cache=False)
+    return made_by(_compiled)
 
 
 def digests(stacks: StackColumns) -> bytes:
@@ -85,13 +82,6 @@ def _digests(stacks: StackColumns, made: Hash) -> bytes:
     data = np.frombuffer(texts, np.uint8) if texts is not None else np.zeros(1, np.uint8)
     out = np.empty((len(stacks), 2), np.uint64)
     codes, offsets = stacks.codes.astype(np.int32, copy=False), stacks.offsets.astype(np.int64, copy=False)
-    given = (_readable(array) for array in (data, begins, codes, offsets))
+    given = (readable(array) for array in (data, begins, codes, offsets))
     made(*given, _KEYS, np.empty(count, np.uint64), out)
     return out.tobytes()
-
-
-def _readable(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a view that cannot be written: writable arrays and others are two types to the compiler."""
-    view = np.ascontiguousarray(array).view()
-    view.flags.writeable = False
-    return view
