@@ -69,4 +69,4 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     echo "$wanted" >"$stamp"
 fi
 
-.venv/bin/python -c 'from deploy.broker import fetch_jars; fetch_jars()'
+.venv/bin/python -c "from deploy.class_archive import make; make()"
