@@ -299,7 +299,13 @@ async def opened(options: Mapping[str, Any], prefix: str, progress: Progress) ->
     # What cannot be reached is said once, by us.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     topic = prefix + DEAD_LETTERS.name
-    settings = {"request_timeout_ms": 10_000, "enable_auto_commit": False, "auto_offset_reset": "earliest"}
+    settings = {
+        "request_timeout_ms": 10_000,
+        "enable_auto_commit": False,
+        "auto_offset_reset": "earliest",
+        # Letters are read one by one: what waits at the end of the topic for more must not keep the next one waiting.
+        "fetch_max_wait_ms": 20,
+    }
     async with (
         _answering(str(options.get("bootstrap_servers", ""))),
         _open(AIOKafkaConsumer(**settings | dict(options))) as consumer,
