@@ -162,6 +162,7 @@ class Broker:
 
     def _configuration(self) -> str:
         data = (self._directory / "data").resolve()
+        # A killed broker is back once the controller has given its former self up: after its session, 9 s by default.
         return f"""\
 process.roles=broker,controller
 node.id=1
@@ -177,6 +178,8 @@ offsets.topic.replication.factor=1
 offsets.topic.num.partitions=8
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 message.max.bytes=16777216
