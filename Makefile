@@ -20,14 +20,16 @@ up: install  ## install what is missing, then run the whole stack here until Ctr
 demo: install  ## the same for about a minute around a known workload; prints what it found, exits
 	@$(PY) -m deploy.cli demo $(ARGS)
 
-# The longest first.
-TOGETHER := tests/ledger tests/integration/test_worker.py tests/integration tests/fuzz tests/unit
+# The longest first; what loads programs beside what only computes.
+TOGETHER := tests/ledger tests/integration/test_worker.py tests/integration tests/e2e tests/kernel tests/fuzz tests/unit
 
-# Two at a time what only asks whether an answer is right; alone what measures the machine, or loads it on purpose.
+# Two at a time what only asks whether an answer is right; alone what measures the whole machine, or loads it on purpose.
+# Bytecode is kept, or pytest would rewrite its tests for each run.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: install-test  ## everything CI runs
 	@$(MAKE) --no-print-directory lint
-	$(PYTEST) -n 2 --dist loadscope --no-loadscope-reorder $(TOGETHER) $(ARGS)
-	$(PYTEST) tests/kernel tests/e2e $(ARGS)
+	$(PYTEST) -n 2 --dist loadscope --no-loadscope-reorder -m "not alone" $(TOGETHER) $(ARGS)
+	$(PYTEST) -m alone tests $(ARGS)
 
 bench: install  ## the measured figures, one JSON line each
 	@$(PY) -m tests.bench.run $(ARGS)

@@ -5,8 +5,23 @@ from __future__ import annotations
 import uuid
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from deploy.broker import Broker, free_port
+
+KERNEL = "tests/kernel/"
+
+
+class Scopes(LoadScopeScheduling):
+    """A module stays on one worker; so do all that load programs: bpftrace tells their workloads by their names."""
+
+    def _split_scope(self, nodeid):
+        return KERNEL if nodeid.startswith(KERNEL) else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return Scopes(config, log) if config.getvalue("dist") == "loadscope" else None
 
 
 @pytest.fixture(scope="session")

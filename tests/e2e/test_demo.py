@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-pytestmark = [pytest.mark.e2e, pytest.mark.kernel, pytest.mark.services]
+pytestmark = [pytest.mark.e2e, pytest.mark.kernel, pytest.mark.services, pytest.mark.alone]
 
 
 @pytest.mark.timeout(400)

@@ -13,7 +13,7 @@ from tests.bench.agent import memory_mb
 from tests.bench.load import SECOND, Population, Shape, message, publish
 from tests.bench.pipeline import connect, stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.services, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.services, pytest.mark.alone, pytest.mark.timeout(300)]
 
 SHAPE = Shape(nodes=20, rows=5000)
 MADE, TIMES = 40, 64

@@ -5,6 +5,8 @@ import os
 import signal
 from collections import Counter
 
+import pytest
+
 from collectors.trace.exec import Exec
 from collectors.trace.exit import Exit
 from tests.kernel.known import Bpftrace, Known, Taken, started, until
@@ -12,6 +14,7 @@ from tests.kernel.known import Bpftrace, Known, Taken, started, until
 RUNS, FAILING = 997, 13
 
 
+@pytest.mark.alone  # a browser that starts its own file is called "exe", too
 def test_every_exec_and_exit_is_told_and_bpftrace_agrees(known, service, workloads):
     second = """
         tracepoint:syscalls:sys_exit_execve /comm == "perfknown" && args->ret < 0/ { @failed[args->ret] = count(); }

@@ -51,6 +51,7 @@ def interrupts():
 PACKETS = 997
 
 
+@pytest.mark.alone
 def test_soft_interrupts_are_those_of_the_kernels_own_books(workloads):
     second = "tracepoint:irq:softirq_exit /args->vec == 3/ { @ = count(); }"
     with started(SoftIrqLatency(workloads)) as collector, Bpftrace(second) as trace:
@@ -82,6 +83,7 @@ def test_soft_interrupts_are_those_of_the_kernels_own_books(workloads):
 WRITES = 211
 
 
+@pytest.mark.alone
 def test_device_interrupts_are_those_of_the_kernels_own_books(workloads):
     """Whatever device interrupts: the disk does, when writes must reach it."""
     with started(HardIrqLatency(workloads)) as collector:

@@ -100,6 +100,7 @@ def by_py_spy(service, workloads):
         return taken(cpu).of(service=service), said, python.stats().told_ns / said["cpu_ns"]
 
 
+@pytest.mark.alone
 def test_python_in_its_own_functions_by_py_spy(service, workloads, preferred):
     # It samples a few hundred times a run: three runs, so that chance stays well within three points.
     runs = [by_py_spy(f"{service}-{run}", workloads) for run in range(3)]

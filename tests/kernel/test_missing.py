@@ -116,6 +116,7 @@ def programs_in_the_kernel():
         count += 1
 
 
+@pytest.mark.alone
 def test_close_leaves_no_program_in_the_kernel():
     before = programs_in_the_kernel()
     collector = Exec()

@@ -275,9 +275,10 @@ def test_a_terminal_is_refreshed_in_place_and_not_overrun():
     """Twelve lines of eighty columns: cleared once, then written over."""
     pid, terminal = pty.fork()
     if pid == 0:
-        # With the environment as Python has it: readline, which pytest loads, has put a size of its own into C's.
+        # readline, which pytest loads, has put a size of its own into the environment, and a worker has it from there.
         arguments = [*COMMAND, "process", "--interval", "0.1", "--sort", "rss_bytes"]
-        os.execve(sys.executable, arguments, dict(os.environ))
+        given = {name: value for name, value in os.environ.items() if name not in ("LINES", "COLUMNS")}
+        os.execve(sys.executable, arguments, given)
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 80, 0, 0))
     seen = b""
     with contextlib.suppress(OSError):  # so ends a terminal that nobody writes to any more
