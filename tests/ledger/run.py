@@ -32,6 +32,8 @@ class Plan:
     gap_s: float = 1.1
     """Mean time between two events; a broker or a store needs seconds more to start."""
     outage_s: float = 10.0
+    pause_s: float = 0.01
+    """Between two messages of the agent."""
 
 
 _BEGAN = time.monotonic()
@@ -190,7 +192,7 @@ def run(plan: Plan, directory: Path, more: Callable[[], bool] = lambda: False) -
     Raises:
         AssertionError: a sum differs from the ledger.
     """
-    ground = Ground(directory, plan.seed)
+    ground = Ground(directory, plan.seed, pause_s=plan.pause_s)
     one = Run(plan, ground)
     try:
         ground.start()
