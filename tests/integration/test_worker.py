@@ -243,7 +243,7 @@ class Ground:
                 wrong = {k: (truth[k], found[k]) for k in truth.keys() | found.keys() if truth[k] != found[k]}
                 shown = sorted(wrong.items(), key=str)[:8]
                 raise AssertionError(f"{len(wrong)} of {len(truth)} sums differ: {shown}\n{self.logs()}")
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.7)  # each look reads everything, and takes its CPU from the worker
         await asyncio.sleep(1.0)
         assert await self.results() == truth
         return truth
