@@ -60,6 +60,7 @@ def ask(source, pids, seconds=1):
     return source.exchange(np.array(pids, np.uint64), np.full(len(pids), 10**11, np.int64), until_ns)
 
 
+@pytest.mark.alone  # py-spy and the agent on one side, the program on the other: each needs a CPU
 def test_an_agent_with_the_units_rights_names_another_users_functions(service, tmp_path, monkeypatch):
     (tmp_path / "spool").mkdir()
     os.chown(tmp_path / "spool", int(NOBODY), int(NOBODY))
