@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from collectors.ingest import pprof_reader
 from collectors.scrapers.rows import Columns
-from streams.schema import stack_columns
 from streams.schema.messages import PROFILE, WORKLOAD
 
 MAX_ROWS = 100_000
@@ -115,7 +115,7 @@ def merge(pieces: Sequence[Piece]) -> tuple[pa.RecordBatch, int]:
     used, stack = np.unique(stack, return_inverse=True)
     ids = np.concatenate([one.columns.ids for one in pieces])[used]
     distinct, at, number = np.unique(ids, return_index=True, return_inverse=True)
-    dictionary = stack_columns.merged([one.columns.stacks for one in pieces]).take(used[at]).entries(distinct)
+    dictionary = pprof_reader.merged([one.columns.stacks for one in pieces]).take(used[at]).entries(distinct)
     arrays = [pa.array(np.array([one.start_ns for one in pieces], np.int64)[owner])]
     arrays += [_coded([one.identity[name] for one in pieces], owner) for name in WORKLOAD]
     kinds = np.array([len(one.columns.types) for one in pieces])

@@ -165,7 +165,8 @@ class Outlet(Sender):
             lost=sum(piece.dropped for piece in pieces),
         )  # fmt: skip
         self._sequence += 1
-        value, headers = codec.encode("profile", batch, interval)
+        # A tenth of the pipeline's CPU was zstd, here and at the readers; lz4's messages are half as large again.
+        value, headers = codec.encode("profile", batch, interval, "lz4")
         return f"{key[0]}/{key[1]}".encode(), value, headers
 
     def _tell(self) -> None:

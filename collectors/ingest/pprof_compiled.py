@@ -94,11 +94,15 @@ def _field(data: wire.Bytes, at: Int, limit: int) -> tuple[Int, Int, Int, int, i
 @_part
 def _numbers(data: wire.Bytes, at: int, end: int, writing: bool, out: Numbers, place: int) -> int:
     """Count or write the numbers of these bytes, from ``place`` on; returns the place behind them, -1 when damaged."""
+    if not writing:
+        for byte in data[at:end]:  # each number has one byte that ends it
+            place += byte < 0x80
+        return place
     while 0 <= at < end:
         value, at = _varint(data, at, end)
-        if writing:
+        if at >= 0:
             out[place] = np.int64(value)
-        place += 1
+            place += 1
     return place if at >= 0 else -1
 
 

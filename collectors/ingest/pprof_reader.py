@@ -10,16 +10,34 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from collectors.ingest.inflate import inflate
 from collectors.scrapers import pprof, pprof_tables
 from collectors.scrapers.pprof import MAX_BYTES, Profile, Read, Rename, Stack
+from streams.schema import stack_columns
 from streams.schema.stack_columns import StackColumns
 
 _LOG = logging.getLogger(__name__)
+_Words = NDArray[np.uint64]
+
+
+class Again(NamedTuple):
+    """How stacks are known again, by machine code: the functions of ``stack_digests``."""
+
+    digests: Callable[[StackColumns], _Words]
+    find: Callable[[_Words, _Words, _Words], tuple[_Words, int]]
+    add: Callable[[_Words, _Words, _Words, _Words], int]
+    merged: Callable[[Sequence[StackColumns]], StackColumns]
+
+
 _read: Read = pprof_tables.read
 _stack: Stack | None = None
-_digests: Callable[[StackColumns], bytes] | None = None
+_again: Again | None = None
 
 
 def decode(data: bytes, bound: int = MAX_BYTES, renamed: Rename | None = None) -> Profile:
@@ -28,12 +46,17 @@ def decode(data: bytes, bound: int = MAX_BYTES, renamed: Rename | None = None) -
     Raises:
         CorruptRecordError: as there.
     """
-    return pprof.decode(data, bound, renamed, _read, _stack)
+    return pprof.decode(inflate(data, bound), bound, renamed, _read, _stack)
 
 
-def digests(stacks: StackColumns) -> bytes | None:
-    """Return 16 bytes for each stack by which it is known again in this process; None until that is compiled."""
-    return _digests(stacks) if _digests is not None else None
+def again() -> Again | None:
+    """Return how stacks are known again; None until that is compiled."""
+    return _again
+
+
+def merged(parts: Sequence[StackColumns]) -> StackColumns:
+    """Return the stacks of all parts, as ``stack_columns.merged``."""
+    return stack_columns.merged(parts) if _again is None else _again.merged(parts)
 
 
 def prepare() -> threading.Thread:
@@ -44,7 +67,7 @@ def prepare() -> threading.Thread:
 
 
 def _prepare() -> None:
-    global _read, _stack, _digests
+    global _read, _stack, _again
     began = time.monotonic()
     try:
         from collectors.ingest import pprof_compiled, pprof_stacks, stack_digests
@@ -58,7 +81,8 @@ def _prepare() -> None:
         reason = f"{type(error).__name__}: {error}"[:300]
         _LOG.warning("profiles are read by NumPy: cannot compile", extra={"reason": reason})
     else:
-        _read, _stack, _digests = pprof_compiled.read, pprof_stacks.stacks, stack_digests.digests
+        _read, _stack = pprof_compiled.read, pprof_stacks.stacks
+        _again = Again(stack_digests.digests, stack_digests.find, stack_digests.add, stack_digests.merged)
         # The compiler's objects live until the end, and need not be looked at by every collection.
         gc.collect()
         gc.freeze()

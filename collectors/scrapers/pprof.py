@@ -47,7 +47,9 @@ class SampleStacks(NamedTuple):
     depth: NDArray[np.int64]
 
 
-Stack = Callable[[bytes, Tables], SampleStacks | None]
+Which = NDArray[np.int64] | NDArray[np.int32]
+"""The stack of each sample; stacks are numbered in the order in which they are first seen."""
+Stack = Callable[[bytes, Tables], tuple[StackColumns, Which] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def inflate(data: bytes, bound: int = MAX_BYTES) -> bytes:
         while not engine.eof:
             piece = engine.decompress(rest, _CHUNK)
             rest = engine.unconsumed_tail
-            if not piece and not rest:
+            if not piece and not rest and not engine.eof:
                 raise CorruptRecordError("the profile is cut short")
             out += piece
             if len(out) > bound:
@@ -121,7 +123,7 @@ def decode(
         bound: bytes that it may have when inflated.
         renamed: makes (function, file) of the (function, file) of each distinct frame, "" where unknown.
         read: reads the wire, as ``pprof_tables.read`` does.
-        stack: makes the samples' stacks where it can, and says None where it cannot.
+        stack: makes (distinct stacks, the stack of each sample) where it can, and says None where it cannot.
 
     Raises:
         CorruptRecordError: these bytes are not a pprof profile, or exceed a bound.
@@ -143,8 +145,11 @@ class _Decoder:
         tables = self._tables
         samples, kinds = tables.values.shape
         found, which = self._stacks()
-        summed = np.zeros((len(found), kinds), np.int64)
-        np.add.at(summed, which, tables.values)
+        if len(found) == samples:  # each has a stack of its own
+            summed = tables.values.copy()
+        else:
+            summed = np.zeros((len(found), kinds), np.int64)
+            np.add.at(summed, which, tables.values)
         types = tuple(map(self._string, tables.type_name.tolist()))
         return Profile(
             types,
@@ -239,10 +244,12 @@ class _Decoder:
         path = self._string(name)
         return f"[{path.rsplit('/', 1)[-1].strip('[]')}]" if path else ""
 
-    def _stacks(self) -> tuple[StackColumns, NDArray[np.int64]]:
+    def _stacks(self) -> tuple[StackColumns, Which]:
         """Return (distinct stacks, the stack of each sample)."""
         made = self._stack(self._raw, self._tables) if self._stack and not self._renamed else None
-        frames, codes, depth = self._sampled() if made is None else made
+        if made is not None:
+            return made
+        frames, codes, depth = self._sampled()
         return distinct_stacks(codes, depth, frames)
 
     def _sampled(self) -> SampleStacks:

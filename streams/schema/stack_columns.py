@@ -23,12 +23,14 @@ class StackColumns:
     """Stack ``i`` is ``frames[codes[offsets[i]:offsets[i + 1]]]``, root first.
 
     ``frames`` need not be distinct, nor all in use. ``codes`` has shape (frames of all stacks,), ``offsets`` has one
-    entry more than there are stacks.
+    entry more than there are stacks. ``keys``, where somebody computed them, has one for each frame: a hash by which
+    this process knows its text again.
     """
 
     frames: pa.StringArray
     codes: NDArray[np.int32]
     offsets: NDArray[np.int64]
+    keys: NDArray[np.uint64] | None = None
 
     @classmethod
     def from_texts(cls, texts: Sequence[str] | pa.StringArray) -> StackColumns:
@@ -63,7 +65,7 @@ class StackColumns:
         stops = np.cumsum(depths)
         total = int(stops[-1]) if len(stops) else 0
         places = np.arange(total) + np.repeat(self.offsets[:-1][stacks] - stops + depths, depths)
-        return StackColumns(self.frames, self.codes[places], np.concatenate(([0], stops)))
+        return StackColumns(self.frames, self.codes[places], np.concatenate(([0], stops)), self.keys)
 
     def compact(self) -> StackColumns:
         """Return the same stacks without frames that none of them has."""
@@ -72,7 +74,8 @@ class StackColumns:
         if present.all():
             return self
         codes = (np.cumsum(present, dtype=np.int32) - 1)[self.codes]
-        return StackColumns(self.frames.filter(pa.array(present)), codes, self.offsets)
+        keys = None if self.keys is None else self.keys[present]
+        return StackColumns(self.frames.filter(pa.array(present)), codes, self.offsets, keys)
 
     def distinct(self) -> tuple[StackColumns, NDArray[np.int64]]:
         """Return (each stack once, which of them each stack is); frames must be distinct."""
@@ -83,7 +86,7 @@ class StackColumns:
         _, begins, data = encoded.dictionary.buffers()
         found = np.frombuffer(begins, np.int64, len(encoded.dictionary) + 1) // 4
         used = np.frombuffer(data, np.int32, int(found[-1])) if data is not None else codes[:0]
-        return StackColumns(self.frames, used, found), encoded.indices.to_numpy().astype(np.int64)
+        return StackColumns(self.frames, used, found, self.keys), encoded.indices.to_numpy().astype(np.int64)
 
     def text_bytes(self) -> NDArray[np.int64]:
         """Return the length of each stack's text in bytes of UTF-8."""

@@ -28,7 +28,7 @@ def same(data):
     def counted(*given):
         found = pprof_stacks.stacks(*given)
         if found is not None:
-            found.frames.validate(full=True)
+            found[0].frames.validate(full=True)
             wrote.append(found)
         return found
 

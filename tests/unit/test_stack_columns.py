@@ -57,7 +57,8 @@ def test_samples_of_frames_with_one_text_are_one_stack():
 
 @pytest.fixture
 def compiled(monkeypatch):
-    monkeypatch.setattr(pprof_reader, "_digests", stack_digests.digests)
+    again = pprof_reader.Again(stack_digests.digests, stack_digests.find, stack_digests.add, stack_digests.merged)
+    monkeypatch.setattr(pprof_reader, "_again", again)
 
 
 @pytest.mark.parametrize("bound", [1, 7, 400])
@@ -69,16 +70,16 @@ def test_remembered_ids_are_those_of_the_texts(compiled, bound):
 
     remembered = StackIds(bound)
     check()
-    assert len(remembered._known) <= max(bound, 12)
+    assert 0 < remembered.count <= bound
 
 
 def test_without_machine_code_every_id_is_computed(monkeypatch):
-    monkeypatch.setattr(pprof_reader, "_digests", None)
+    monkeypatch.setattr(pprof_reader, "_again", None)
     remembered = StackIds()
     assert remembered(StackColumns.from_texts(["a\t\t0", "b\t\t0"])).tolist() == [
         stacks.stack_id(text) for text in ("a\t\t0", "b\t\t0")
     ]
-    assert not remembered._known
+    assert not remembered.count
 
 
 def test_a_stack_is_computed_once(compiled, monkeypatch):
@@ -94,13 +95,34 @@ def test_a_stack_is_computed_once(compiled, monkeypatch):
 @given(STACKS, STACKS)
 def test_digests_differ_where_texts_do(one, two):
     def digests(texts):
-        whole = stack_digests.digests(StackColumns.from_texts(texts))
-        return [whole[at : at + 16] for at in range(0, len(whole), 16)]
+        return list(map(tuple, stack_digests.digests(StackColumns.from_texts(texts)).tolist()))
 
     known = dict(zip(digests(one) + digests(two), one + two, strict=True))
     assert len(known) == len({*one, *two})
     sliced = StackColumns.from_texts(one).take(np.arange(len(one)))
-    assert stack_digests.digests(sliced) == b"".join(digests(one))
+    assert list(map(tuple, stack_digests.digests(sliced).tolist())) == digests(one)
+
+
+@given(st.lists(STACKS, min_size=1, max_size=4), st.data())
+def test_merged_by_machine_code_they_hold_each_frame_once(parts, data):
+    columns = [StackColumns.from_texts(texts) for texts in parts]
+    keyed = [StackColumns(c.frames, c.codes, c.offsets, stack_digests.distinct_keys(c.frames)) for c in columns]
+    assert all(c.keys is not None for c in keyed)
+    whole = stack_digests.merged([data.draw(st.sampled_from(pair)) for pair in zip(columns, keyed, strict=True)])
+    assert whole.texts().to_pylist() == [text for texts in parts for text in texts]
+    if len(parts) > 1:
+        assert len(set(whole.frames.to_pylist())) == len(whole.frames) == len(whole.keys)
+
+
+@given(st.lists(st.text("ab", max_size=9), max_size=9))
+def test_equal_frames_have_no_distinct_keys(frames):
+    keys = stack_digests.distinct_keys(pa.array(frames, pa.string()))
+    assert (keys is None) == (len(set(frames)) < len(frames))
+
+
+def test_no_two_of_many_frames_have_one_key():
+    texts = [f"{'f' * (number % 9)}{number}\tdirectory{number % 7}/file.c\t{number}" for number in range(200_003)]
+    assert stack_digests.distinct_keys(pa.array(texts)) is not None
 
 
 def test_a_profile_of_version_1_is_read_as_one_of_today():
