@@ -26,10 +26,19 @@ GROUP = ("namespace", "service", "version", "type", "unit")
 
 
 class HotspotState:
-    """The sums of one window, in arrays indexed by the vocabulary's slots."""
+    """The sums of one window, in arrays indexed by the vocabulary's slots.
+
+    Messages repeat each other's stacks, so what they bring is added up by pair, and goes from pairs to functions when
+    somebody asks (``_settle``). Only a pair that is new to the window is looked into at once: it may bring functions,
+    and which of them are kept is decided by message.
+    """
 
     def __init__(self, max_functions: int) -> None:
         self._max = max_functions
+        self._words: Vocabulary | None = None  # that of the pairs
+        self._waiting = np.zeros(0, np.int64)  # values, by pair
+        self._touched = np.zeros(0, np.bool_)  # pairs with values that wait
+        self._seen = np.zeros(0, np.bool_)  # pairs whose functions have been looked into
         self._self = np.zeros(0, np.int64)
         self._total = np.zeros(0, np.int64)
         self._dirty = np.zeros(0, np.bool_)
@@ -41,17 +50,42 @@ class HotspotState:
     @property
     def dirty(self) -> int:
         """Return how many rows have changed since ``take_changed``."""
+        self._settle()
         return int(np.count_nonzero(self._dirty))
 
     def add(self, words: Vocabulary, pairs: NDArray[np.int64], values: NDArray[np.int64]) -> None:
         """Add one message's value of each pair."""
-        slots: NDArray[Any]
-        slots, lengths, leaves = words.expand(pairs)
+        self._words = words
+        need = int(pairs.max(initial=-1)) + 1
+        self._waiting, self._touched = grown(self._waiting, need), grown(self._touched, need)
+        self._seen = grown(self._seen, need)
+        fresh = np.flatnonzero(~self._seen[pairs])
+        if len(fresh):
+            self._look_into(words, pairs[fresh], values[fresh])
+            self._seen[pairs[fresh]] = True
+        np.add.at(self._waiting, pairs, values)
+        self._touched[pairs] = True
+
+    def _look_into(self, words: Vocabulary, pairs: NDArray[np.int64], values: NDArray[np.int64]) -> None:
+        """Decide about the functions that these pairs bring."""
+        slots, lengths, _ = words.expand(pairs)
         self._grow(words)
         unseen = slots[self._target[slots] < 0]
         if len(unseen):
             self._admit(words, distinct(unseen), slots, np.repeat(values, lengths))
             self._grow(words)
+
+    def _settle(self) -> None:
+        """Bring the values that wait from their pairs to the functions."""
+        pairs, words = np.flatnonzero(self._touched), self._words
+        if words is None or not len(pairs):
+            return
+        values = self._waiting[pairs]
+        self._waiting[pairs] = 0
+        self._touched[pairs] = False
+        slots: NDArray[Any]
+        slots, lengths, leaves = words.expand(pairs)
+        self._grow(words)
         totals = np.repeat(values, lengths)
         if self._redirects:
             slots, totals = self._redirect(words, slots, totals, lengths)
@@ -106,6 +140,7 @@ class HotspotState:
 
     def take_changed(self, words: Vocabulary, head: dict[str, int]) -> pa.RecordBatch:
         """Return the rows that changed since the last call, each with its whole sums; ``head``: the window's fields."""
+        self._settle()
         slots = np.flatnonzero(self._dirty)
         self._dirty[slots] = False
         rows = len(slots)
@@ -124,6 +159,7 @@ class HotspotState:
 
     def translated(self, old: Vocabulary, new: Vocabulary) -> HotspotState:
         """Return the same state over another vocabulary."""
+        self._settle()
         state = HotspotState(self._max)
         seen = np.flatnonzero(self._target >= 0)
         group_map = {g: new.group(old.groups[g]) for g in np.unique(old.slot_group.view[seen]).tolist()}

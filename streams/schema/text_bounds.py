@@ -51,13 +51,17 @@ def _wrong_stack(stacks: StackColumns) -> str:
     """Return what is wrong with stacks, in words: as text, each and all together are bounded."""
     if not len(stacks):
         return ""
-    if stacks.depths.min() == 0:
+    depths = stacks.depths
+    if depths.min() == 0:
         return "a stack has no frames"
     # One look at all bytes; they may hold more than the frames.
     data = stacks.frames.buffers()[2]
     suspect = data is not None and FRAME_SEPARATOR.encode() in memoryview(data).tobytes()
     if suspect and pc.any(pc.match_substring(stacks.frames, FRAME_SEPARATOR)).as_py():
         return "a frame's text holds a line feed"
+    most = longest(stacks.frames) + len(FRAME_SEPARATOR)
+    if most * int(depths.max()) <= MAX_STACK_BYTES and most * len(stacks.codes) <= MAX_STACKS_BYTES:
+        return ""
     sizes = stacks.text_bytes()
     if sizes.max() > MAX_STACK_BYTES:
         return f"a stack is longer than {MAX_STACK_BYTES} bytes as text"
