@@ -34,7 +34,7 @@ from sinks.ledger import Batch, Known, Partition, intent_end, intent_metadata
 from sinks.metrics import Metrics
 from sinks.monitor import Monitor
 from sinks.offsets import CommittedOffsets
-from sinks.settings import SinkSettings
+from sinks.settings import BatchSettings, SinkSettings
 from sinks.writer import Bad, Writer, decode
 from streams.schema.errors import BackpressureError, PerfstreamError, StoreRejectedError, UnavailableError
 from streams.schema.topics import DEAD_LETTERS, RAW, RESULTS
@@ -47,6 +47,14 @@ _METADATA_MS = 30_000
 """How often it looks for new partitions."""
 _MAX_BACKOFF_S = 10.0
 _REJECTED_BACKOFF_S = 30.0
+
+
+def linger(settings: BatchSettings, took_s: float) -> float:
+    """Return how long records wait for others after a round that took so long.
+
+    Rounds shall take no more than a third of the time, as far as ``busy_linger_s`` allows.
+    """
+    return max(settings.linger_s, min(settings.busy_linger_s, 2 * took_s))
 
 
 class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -80,6 +88,7 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
         self._raw = frozenset(settings.topic_prefix + topic.name for topic in RAW)
         self._partitions: dict[TopicPartition, Partition] = {}
         self._round: asyncio.Task[None] | None = None
+        self._linger_s = settings.batch.linger_s
         self._assigned = asyncio.Event()
         self._monitor = Monitor(settings.clickhouse, health, metrics)
 
@@ -141,10 +150,10 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
             ready = [
                 tp
                 for tp, state in self._partitions.items()
-                if state.ready(now, limits.linger_s, limits.rows, limits.bytes)
+                if state.ready(now, self._linger_s, limits.rows, limits.bytes)
             ]
             if ready:
-                self._round = asyncio.create_task(self._flush(ready))
+                self._round = asyncio.create_task(self._paced(ready))
 
     def _take(self, tp: TopicPartition, records: Sequence[Any], now: float) -> None:
         state = self._partitions.get(tp)
@@ -188,6 +197,11 @@ class Sink(ConsumerRebalanceListener):  # type: ignore[misc]
                 self._consumer.pause(tp)
             elif not full and tp in paused:
                 self._consumer.resume(tp)
+
+    async def _paced(self, ready: Sequence[TopicPartition]) -> None:
+        begun = time.monotonic()
+        await self._flush(ready)
+        self._linger_s = linger(self._settings.batch, time.monotonic() - begun)
 
     async def _flush(self, ready: Sequence[TopicPartition]) -> None:
         """One round: announce the new batches in one commit, store all, commit the ends of those that are stored."""

@@ -12,6 +12,9 @@ class BatchSettings:
     """How much one insert holds, and how much waits in memory."""
 
     linger_s: float = 0.5
+    """How long a record waits for others before they are inserted."""
+    busy_linger_s: float = 1.0
+    """The longest that it waits while the store is busy: an INSERT costs it tens of milliseconds whatever it holds."""
     rows: int = 500_000
     bytes: int = 32 * 1024 * 1024
     buffer_bytes: int = 192 * 1024 * 1024

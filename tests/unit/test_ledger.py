@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sinks.consumer import linger
 from sinks.ledger import Partition, intent_end, intent_metadata
+from sinks.settings import BatchSettings
 
 
 @dataclass
@@ -67,6 +70,12 @@ def test_it_lingers_and_waits_for_a_retry():
     state.cut(100, 100, 11.0).retry_at = 20.0
     assert not state.ready(19.9, 0.0, 1, 1)
     assert state.ready(20.0, 0.0, 1, 1)
+
+
+@pytest.mark.parametrize(("took", "waits"), [(0.0, 0.5), (0.2, 0.5), (0.4, 0.8), (0.5, 1.0), (30.0, 1.0)])
+def test_a_busy_store_gets_fewer_and_larger_batches(took, waits):
+    assert linger(BatchSettings(linger_s=0.5, busy_linger_s=1.0), took) == pytest.approx(waits)
+    assert linger(BatchSettings(linger_s=2.0, busy_linger_s=1.0), took) == 2.0
 
 
 def test_a_gap_is_sought_once_and_believed_the_second_time():
