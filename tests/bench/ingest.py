@@ -18,14 +18,18 @@ from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 
+from deploy.stack.supervisor import Stack
+from runtime.workdir import Endpoints
 from tests.bench.agent import memory_mb
 from tests.bench.pipeline import connect, cpu_seconds, stack
 from tests.integration.known_profiles import pprof
 
 OURS = ("ingest", "worker", "sink", "store")
 SAMPLES, FUNCTIONS, DEPTH = 1_000, 3_000, 25
-PROFILES, CLIENTS, SERVICES = 2_000, 16, 20
+PROFILES, CLIENTS, SERVICES = 6_000, 16, 20
 LOOKS = 40
+LOAD_PER_S = 40
+"""Profiles pushed in a second while it is measured how soon they are seen under load."""
 
 
 def profile(seed: int) -> bytes:
@@ -61,56 +65,91 @@ def push(address: str, body: bytes, name: str) -> None:
         raise SystemExit(f"a push was answered with {answer.status}: {text[:200]!r}")
 
 
-def figures() -> Iterator[tuple[str, float, str]]:
-    """Every figure of this module."""
-    bodies = [profile(seed) for seed in range(SERVICES)]
-    yield "profile_bytes", float(np.mean([len(body) for body in bodies])), "bytes"
-    with stack(without=("agent",)) as (instance, addresses):
-        client = connect(addresses)
+class _Bench:
+    """The running stack, and what its store holds."""
 
-        def stored(service: str = "") -> int:
-            where = "WHERE service = {s:String}" if service else ""
-            (count,) = client.query(f"SELECT count() FROM samples {where}", parameters={"s": service}).result_rows[0]
-            return int(count)
+    def __init__(self, instance: Stack, addresses: Endpoints) -> None:
+        self.instance, self.address = instance, addresses.push
+        self.client = connect(addresses)
+        self.bodies = [profile(seed) for seed in range(SERVICES)]
 
-        for number, body in enumerate(bodies):  # every stack has been seen once, as in a service that runs
-            push(addresses.push, body, f"warm-{number}")
-        while stored() < SERVICES * SAMPLES:
+    def stored(self, service: str = "") -> int:
+        where = "WHERE service = {s:String}" if service else ""
+        query = f"SELECT count() FROM samples {where}"
+        return int(self.client.query(query, parameters={"s": service}).result_rows[0][0])
+
+    def push(self, number: int, service: str) -> None:
+        push(self.address, self.bodies[number % SERVICES], service)
+
+    def warm(self) -> None:
+        """Let every stack be seen once, as in a service that runs."""
+        for number in range(SERVICES):
+            self.push(number, f"warm-{number}")
+        while self.stored() < SERVICES * SAMPLES:
             time.sleep(0.1)
-        before = {name: cpu_seconds(instance, (name,)) for name in (*OURS, "kafka")}
-        began, had = time.monotonic(), stored()
+
+    def cost(self) -> Iterator[tuple[str, float, str]]:
+        before = {name: cpu_seconds(self.instance, (name,)) for name in (*OURS, "kafka")}
+        began, had = time.monotonic(), self.stored()
         with ThreadPoolExecutor(CLIENTS) as pool:
-            jobs = [
-                pool.submit(push, addresses.push, bodies[at % SERVICES], f"service-{at % SERVICES}")
-                for at in range(PROFILES)
-            ]
+            jobs = [pool.submit(self.push, at, f"service-{at % SERVICES}") for at in range(PROFILES)]
             for job in jobs:
                 job.result()
         yield "pushed_per_second", PROFILES / (time.monotonic() - began), "1/s"
-        while stored() - had < PROFILES * SAMPLES:
+        while self.stored() - had < PROFILES * SAMPLES:
             time.sleep(0.5)
             if time.monotonic() - began > 240:
-                raise SystemExit(f"not all rows arrived: {stored() - had} of {PROFILES * SAMPLES}")
+                raise SystemExit(f"not all rows arrived: {self.stored() - had} of {PROFILES * SAMPLES}")
         time.sleep(3)  # the windows' last flush
-        spent = {name: cpu_seconds(instance, (name,)) - before[name] for name in before}
+        spent = {name: cpu_seconds(self.instance, (name,)) - before[name] for name in before}
         yield "profiles_per_cpu_second", PROFILES / sum(spent[name] for name in OURS), "1/s"
         for name, seconds in spent.items():
             yield f"cpu_ms_per_profile_{name}", seconds / PROFILES * 1e3, "ms"
-        peaks = {name: memory_mb(instance.stages[name].pid, "VmHWM") for name in OURS}
+        peaks = {name: memory_mb(self.instance.stages[name].pid, "VmHWM") for name in OURS}
         yield "profiles_rss_peak_mb", sum(peaks.values()), "MB"
         for name, peak in peaks.items():
             yield f"profiles_rss_peak_mb_{name}", peak, "MB"
-        (stored_bytes,) = client.query(
-            "SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database = currentDatabase()"
-        ).result_rows[0]
-        yield "stored_bytes_per_sample", stored_bytes / stored(), "bytes"
+        query = "SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database = currentDatabase()"
+        yield "stored_bytes_per_sample", self.client.query(query).result_rows[0][0] / self.stored(), "bytes"
+
+    def waits(self, prefix: str) -> list[float]:
+        """Return how long profiles take from the answer to a query's result, in seconds; shape (LOOKS,)."""
         waits = []
         for number in range(LOOKS):
-            service = f"seen-{number}"
-            push(addresses.push, bodies[number % SERVICES], service)
+            service = f"{prefix}-{number}"
+            self.push(number, service)
             answered = time.monotonic()
-            while not stored(service):
+            while not self.stored(service):
                 time.sleep(0.01)
             waits.append(time.monotonic() - answered)
+        return waits
+
+    def loaded_waits(self) -> list[float]:
+        """The same while clients push ``LOAD_PER_S`` other profiles a second."""
+        enough = threading.Event()
+
+        def load(number: int) -> None:
+            while not enough.wait(CLIENTS / LOAD_PER_S):
+                self.push(number, f"service-{number}")
+
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            jobs = [pool.submit(load, number) for number in range(CLIENTS)]
+            time.sleep(3)
+            waits = self.waits("loaded")
+            enough.set()
+            for job in jobs:
+                job.result()
+        return waits
+
+
+def figures() -> Iterator[tuple[str, float, str]]:
+    """Every figure of this module."""
+    with stack(without=("agent",)) as (instance, addresses):
+        bench = _Bench(instance, addresses)
+        yield "profile_bytes", float(np.mean([len(body) for body in bench.bodies])), "bytes"
+        bench.warm()
+        yield from bench.cost()
+        waits = bench.waits("seen")
         yield "push_to_visible_p50_s", float(np.quantile(waits, 0.5)), "s"
         yield "push_to_visible_p99_s", float(np.quantile(waits, 0.99)), "s"
+        yield "push_to_visible_loaded_p50_s", float(np.quantile(bench.loaded_waits(), 0.5)), "s"
