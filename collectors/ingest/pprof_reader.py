@@ -46,7 +46,7 @@ def decode(data: bytes, bound: int = MAX_BYTES, renamed: Rename | None = None) -
     Raises:
         CorruptRecordError: as there.
     """
-    return pprof.decode(inflate(data, bound), bound, renamed, _read, _stack)
+    return pprof.decode(data, bound, renamed, _read, _stack, inflate)
 
 
 def again() -> Again | None:

@@ -33,6 +33,7 @@ _VDSO = "[vdso]"
 _UNCLEAN = np.isin(np.arange(256), [*range(32), 127])
 Rename = Callable[[str, str], tuple[str, str]]
 Read = Callable[[bytes], Tables]
+Inflate = Callable[[bytes, int], bytes]
 
 
 class SampleStacks(NamedTuple):
@@ -115,6 +116,7 @@ def decode(
     renamed: Rename | None = None,
     read: Read = pprof_tables.read,
     stack: Stack | None = None,
+    inflated: Inflate = inflate,
 ) -> Profile:
     """Return one profile.
 
@@ -124,11 +126,12 @@ def decode(
         renamed: makes (function, file) of the (function, file) of each distinct frame, "" where unknown.
         read: reads the wire, as ``pprof_tables.read`` does.
         stack: makes (distinct stacks, the stack of each sample) where it can, and says None where it cannot.
+        inflated: inflates gzip within a bound, as ``inflate`` does.
 
     Raises:
         CorruptRecordError: these bytes are not a pprof profile, or exceed a bound.
     """
-    raw = inflate(data, bound)
+    raw = inflated(data, bound)
     if raw.lstrip()[:1] == b"<":
         raise CorruptRecordError("the answer is a HTML page, not a profile")
     return _Decoder(raw, read(raw), renamed, stack).profile()

@@ -17,11 +17,12 @@ from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 
 from collectors import dns_message, spool_files
-from collectors.ingest import connect, formats, jfr, jfr_labels, naming, otlp
+from collectors.ingest import connect, formats, jfr, jfr_labels, naming, otlp, pprof_compiled, pprof_stacks
 from collectors.ingest.errors import RefusedError
+from collectors.ingest.inflate import inflate
 from collectors.ingest.upload import from_parameters
 from collectors.kubernetes import pods
-from collectors.scrapers import annotations, files, pprof
+from collectors.scrapers import annotations, files
 from collectors.scrapers.settings import DiscoverySettings
 from runtime import kafka_records
 from sinks import ledger, letters, rows, stacks
@@ -37,7 +38,7 @@ from streams.schema.messages import RELEASED, SCHEMAS
 from streams.schema.topics import ALL
 from streams.watermark import Snapshot, WindowSettings
 from streams.windows import PartitionWindows
-from tests.unit.pprof_agreement import agree
+from tests.unit.pprof_agreement import agree, decoded
 
 APPEND_NS = 1_700_000_000_000_000_000
 TOPICS = {topic.schema: topic.name for topic in ALL}
@@ -113,12 +114,14 @@ def commit(data: bytes) -> None:
 
 
 def profile(data: bytes) -> None:
-    """A pprof profile, gzipped or not."""
-    try:
-        found = pprof.decode(data, BOUND)
-    except CorruptRecordError:
+    """A pprof profile, gzipped or not: by machine code it is what it is without."""
+    found, ours = decoded(data, BOUND), decoded(data, BOUND, inflate, pprof_compiled.read, pprof_stacks.stacks)
+    if isinstance(found, str):
+        assert ours == found
         return
     assert found.values.shape == (len(found.texts), len(found.types))
+    assert ours.texts == found.texts
+    assert ours.values.tolist() == found.values.tolist()
 
 
 def tables(data: bytes) -> None:

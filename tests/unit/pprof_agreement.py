@@ -3,7 +3,7 @@
 import dataclasses
 
 from collectors.ingest import pprof_compiled
-from collectors.scrapers import pprof_tables
+from collectors.scrapers import pprof, pprof_tables
 from streams.schema.errors import CorruptRecordError
 
 
@@ -30,3 +30,11 @@ def agree(raw: bytes) -> bool:
         assert (column.name, ours.dtype, ours.shape) == (column.name, theirs.dtype, theirs.shape)
         assert ours.tolist() == theirs.tolist(), column.name
     return True
+
+
+def decoded(data: bytes, bound: int = pprof.MAX_BYTES, inflate=pprof.inflate, read=pprof_tables.read, stack=None):
+    """Return the profile, or why there is none."""
+    try:
+        return pprof.decode(data, bound, None, read, stack, inflate)
+    except CorruptRecordError as error:
+        return str(error)

@@ -29,6 +29,10 @@ CASES = {
     "cut in half": WHOLE[: len(WHOLE) // 2],
     "a head alone": WHOLE[:5],
     "two bytes": WHOLE[:2],
+    "unknown flag": WHOLE[:3] + b"\x80" + WHOLE[4:],
+    "checksum of the header, wrong": WHOLE[:3] + b"\x02" + WHOLE[4:10] + b"ab" + WHOLE[10:],
+    "name and comment": WHOLE[:3] + b"\x18" + WHOLE[4:10] + b"a\0b\0" + WHOLE[10:],
+    "name without an end": WHOLE[:3] + b"\x08" + WHOLE[4:10] + b"aaaaaaaaaaaa",
     "damaged": WHOLE[:1000] + b"\xff" + WHOLE[1001:],
     "nothing": b"",
 }

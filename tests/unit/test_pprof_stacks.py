@@ -7,18 +7,11 @@ from hypothesis import strategies as st
 from collectors.ingest import pprof_compiled, pprof_reader, pprof_stacks
 from collectors.scrapers import pprof
 from streams.schema import stacks
-from streams.schema.errors import CorruptRecordError
 from tests.integration.known_profiles import pprof as known
+from tests.unit.pprof_agreement import decoded
 from tests.unit.test_pprof_decode import RAW
 
 NAMES = st.text(st.characters(min_codepoint=30, max_codepoint=130), max_size=4) | st.sampled_from(["main", "a" * 1025])
-
-
-def decoded(data, stack):
-    try:
-        return pprof.decode(data, read=pprof_compiled.read, stack=stack)
-    except CorruptRecordError as error:
-        return str(error)
 
 
 def same(data):
@@ -32,7 +25,7 @@ def same(data):
             wrote.append(found)
         return found
 
-    ours, theirs = decoded(data, counted), decoded(data, None)
+    ours, theirs = decoded(data, read=pprof_compiled.read, stack=counted), decoded(data)
     if isinstance(theirs, str):
         assert ours == theirs
         return 0
@@ -79,5 +72,5 @@ def test_many_frames_with_long_names_are_refused_before_they_are_written(monkeyp
     data = known([(["r" * 500, f"leaf{number}" + "x" * 500], [1]) for number in range(10)], compress=False)
     for module in (pprof, pprof_stacks):
         monkeypatch.setattr(module, "MAX_TEXT", 5_000)
-    assert decoded(data, pprof_stacks.stacks) == decoded(data, None)
-    assert "frames are longer" in decoded(data, None)
+    assert decoded(data, read=pprof_compiled.read, stack=pprof_stacks.stacks) == decoded(data)
+    assert "frames are longer" in decoded(data)
