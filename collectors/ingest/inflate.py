@@ -13,7 +13,7 @@ def inflate(data: bytes, bound: int) -> bytes:
     Raises:
         CorruptRecordError: as there.
     """
-    # What it does not check, as the header's own checksum or flags without a meaning, is left to zlib (RFC 1952, 2.3.1).
+    # What it does not check, such as the header's own checksum, is left to zlib (RFC 1952, 2.3.1).
     if data[:3] == b"\x1f\x8b\x08" and len(data) > 18 and not data[3] & 0b1110_0010:
         # The stream's end says how much it holds (RFC 1952, ISIZE): the room that is asked for, within the bound.
         room = min(int.from_bytes(data[-4:], "little"), bound) + 1
