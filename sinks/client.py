@@ -102,9 +102,10 @@ def insert(client: Any, table: str, rows: pa.Table, token: str | None) -> int:  
         BackpressureError: the store has too much to do; the same call after ``retry_after_s``.
         StoreRejectedError: the store refused it.
     """
+    rows = pa.table([_narrow(column) for column in rows.combine_chunks().columns], names=rows.column_names)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema) as writer:
-        writer.write_table(rows.combine_chunks())
+        writer.write_table(rows)
     body = sink.getvalue()
     settings: Mapping[str, Any] = _ONE_BLOCK | ({"insert_deduplication_token": token} if token else {})
     with translated(f"insert into {table}"):
@@ -112,3 +113,13 @@ def insert(client: Any, table: str, rows: pa.Table, token: str | None) -> int:  
             table, column_names=rows.column_names, insert_block=body.to_pybytes(), settings=settings, fmt="ArrowStream"
         )
     return int(body.size)
+
+
+def _narrow(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column in one piece, the places in its dictionary as small as they can be: most of a row's bytes."""
+    whole = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    if not pa.types.is_dictionary(whole.type):
+        return whole
+    size = len(whole.dictionary)
+    kind = pa.uint8() if size <= 1 << 8 else pa.uint16() if size <= 1 << 16 else pa.uint32()
+    return pa.DictionaryArray.from_arrays(whole.indices.cast(kind), whole.dictionary)

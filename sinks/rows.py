@@ -81,7 +81,7 @@ def lean(message: Message, seen: set[int]) -> Message:
     column = message.batch.column("stack")
     entries = column.dictionary
     ids = entries.field("id")
-    fresh = set(ids.to_pylist()) - seen
+    fresh = set(ids.to_numpy().tolist()) - seen
     seen |= fresh
     rows = message.batch.drop_columns(["stack"]).append_column("stack_id", ids.take(column.indices))
     if not fresh:
