@@ -212,7 +212,9 @@ def merged(parts: Sequence[StackColumns]) -> StackColumns:
     frames = pa.concat_arrays([part.frames for part in parts])
     number, first = _numbered(keys, code())
     if len(first) < len(keys):
-        frames, keys = frames.take(pa.array(first)), keys[first]
+        new = np.zeros(len(keys), np.bool_)
+        new[first] = True  # they are in order: nearly all of one profile, so that they are copied in long runs
+        frames, keys = frames.filter(pa.array(new)), keys[first]
     base = np.cumsum([0] + [len(part.frames) for part in parts]).tolist()
     codes = [number[begin : begin + len(part.frames)][part.codes] for begin, part in zip(base, parts, strict=False)]
     depths = np.concatenate([part.depths for part in parts])
