@@ -480,3 +480,43 @@ async def test_a_worker_that_cannot_start_says_why_in_one_line(broker, ground, t
     assert absent.returncode == 1
     assert "127.0.0.1:1 cannot be used: connection refused" in absent.stderr.splitlines()[-1]
     assert "Traceback" not in absent.stderr
+
+
+LEAVES = """
+import asyncio
+from faust.types import TP
+from prometheus_client import REGISTRY, generate_latest
+from runtime.observe import Health
+from streams.app import Worker
+from streams.hotspots import Hotspots
+from streams.metrics import WorkerMetrics
+from streams.schema.topics import RAW_PROFILES
+from streams.settings import WorkerSettings
+from streams.watermark import Snapshot
+from streams.windows import PartitionWindows
+
+async def main():
+    settings = WorkerSettings()
+    worker = Worker(settings, Health(), WorkerMetrics())
+    for number in range(3):
+        tp = TP(RAW_PROFILES.name, number)
+        worker._states[tp] = PartitionWindows(Hotspots(9), settings.windows, number, Snapshot(0, 0, 0), unpublished_rows=7)
+    worker._highwater = lambda tp: 11
+    due = worker._partials_due
+    def revoked(tp, windows, lag):  # as it happens while the first one's results are on their way
+        if worker._states.pop(TP(RAW_PROFILES.name, 1), None):
+            worker.metrics.forget(RAW_PROFILES.name, 1)
+        return due(tp, windows, lag)
+    worker._partials_due = revoked
+    await worker._flush()
+    print(generate_latest(REGISTRY).decode())
+
+asyncio.run(main())
+"""
+
+
+def test_a_partition_that_leaves_during_a_flush_leaves_no_figures():
+    done = subprocess.run([sys.executable, "-c", LEAVES], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    told = {line.split('partition="')[1][0] for line in done.stdout.splitlines() if "_lag_messages{" in line}
+    assert told == {"0", "2"}
