@@ -23,9 +23,9 @@ demo: install  ## the same for about a minute around a known workload; prints wh
 # The longest first; what loads programs beside what only computes.
 TOGETHER := tests/ledger tests/integration/test_worker.py tests/integration tests/e2e tests/kernel tests/fuzz tests/unit
 
-# Two at a time what only asks whether an answer is right; alone what measures the whole machine, or loads it on purpose.
-# Three use two CPUs better (`make test WORKERS=3` is a quarter quicker there) and leave each test less of them.
-WORKERS := 2
+# Three at a time what only asks whether an answer is right (that keeps two CPUs busy, for half of it is waiting); alone
+# what measures the whole machine, or loads it on purpose.
+WORKERS := 3
 
 # Bytecode is kept, or pytest would rewrite its tests for each run.
 test: export PYTHONDONTWRITEBYTECODE :=

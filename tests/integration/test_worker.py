@@ -500,7 +500,8 @@ async def main():
     worker = Worker(settings, Health(), WorkerMetrics())
     for number in range(3):
         tp = TP(RAW_PROFILES.name, number)
-        worker._states[tp] = PartitionWindows(Hotspots(9), settings.windows, number, Snapshot(0, 0, 0), unpublished_rows=7)
+        windows = PartitionWindows(Hotspots(9), settings.windows, number, Snapshot(0, 0, 0), unpublished_rows=7)
+        worker._states[tp] = windows
     worker._highwater = lambda tp: 11
     due = worker._partials_due
     def revoked(tp, windows, lag):  # as it happens while the first one's results are on their way
