@@ -255,7 +255,7 @@ class Worker:
         owners = dict(self._states)
         pending: list[Any] = []
         for tp, windows in owners.items():
-            if self._states.get(tp) is not windows:
+            if tp not in self._states or self._states[tp] is not windows:
                 continue  # it left while others were published; what it had is its next owner's, figures too
             lag = self._lag(tp, windows)
             self.metrics.observe(tp.topic, tp.partition, windows, lag)
