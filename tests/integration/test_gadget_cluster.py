@@ -95,7 +95,7 @@ def test_every_node_is_shown_with_the_rows_that_it_shows_itself(broker, unique, 
             each = RUNS + 1  # the workload's own start, too
             for one, lines in ((here, each), (table, 2 * each + 1), (everywhere, 2 * each), (second, each)):
                 Agent.until(lambda one=one, lines=lines: len(one.lines()) >= lines)
-            time.sleep(2.5)  # the calls of the last execs are in the next interval, or the one after it
+            time.sleep(4)  # the calls of the last execs are in the next interval, or the one after it
         said = table.end()
         for one in (here, everywhere, second, calls):
             one.end()
@@ -136,7 +136,12 @@ def test_stacks_of_a_node_are_added_up_over_intervals(broker, unique, topics, kn
     ):
         with Known(known, "burn", BURN_MS, service=unique) as program:
             program.run()
-            time.sleep(2.5)  # the last samples are in the next interval, or the one after it
+            # The last samples are in the next interval, or the one after it; nothing has come for longer than that.
+            seen, since = 0, time.monotonic()
+            while time.monotonic() - since < 3:
+                if (now := len(folded.lines())) > seen:
+                    seen, since = now, time.monotonic()
+                time.sleep(0.1)
         everything.end()
         folded.end()
     rows = everything.rows()

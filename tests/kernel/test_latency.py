@@ -128,8 +128,8 @@ def test_run_queue_latency_equals_the_kernels_own_books_and_bpftrace(known, serv
     waited, arrivals = sum(book[1] for book in books), sum(book[2] for book in books)
     assert found.lost == 0
     check_histogram(mine)
-    # The parent was given the CPU before and while it forked; its own last switch may come after the collect.
-    assert abs(count - arrivals) <= 5
+    # The parent was given the CPU before and while it forked; the last switches may come after the collect.
+    assert abs(count - arrivals) <= 3 * (1 + len(pids))
     assert total == pytest.approx(waited, rel=0.05)
     assert total > (SPINNERS - 1) * SPIN_MS * 1_000_000  # three of one CPU: two wait while one runs
     # bpftrace goes on while they end: each is switched to a few times more.

@@ -138,6 +138,7 @@ def programs(tmp_path_factory, known):
     return home
 
 
+@pytest.mark.alone  # they live for half a second: it must come to look at them meanwhile
 def test_names_of_every_kind_of_program(known, programs, service, workloads, tmp_path, monkeypatch):
     monkeypatch.setattr(stack_count, "POLL_S", 0.05)
     hidden = tmp_path / "only-inside"
