@@ -157,9 +157,13 @@ def test_java(server, unique, tmp_path):
 
 
 def split_seven_to_three(sums, seven, three, least=1_000_000_000):
-    """Hold sums by name against the work, within three points; nothing else may have done much of it."""
+    """Hold sums by name against the work: within three points, or what so few samples at 100 Hz can say.
+
+    Nothing else may have done much of it.
+    """
     both = sums[seven] + sums[three]
     print(seven, round(sums[seven] / both, 4), "of", both / 1e9, "s")
     assert both > least
     assert both > 0.7 * sum(sums.values()), sums
-    assert sums[seven] / both == pytest.approx(0.7, abs=0.03), sums
+    chance = (0.7 * 0.3 * 10_000_000 / both) ** 0.5
+    assert sums[seven] / both == pytest.approx(0.7, abs=max(0.03, 2.5 * chance)), sums
