@@ -112,10 +112,15 @@ def merge(pieces: Sequence[Piece]) -> tuple[pa.RecordBatch, int]:
     first = np.cumsum(stack_counts) - stack_counts
     stack = np.concatenate([one.stack for one in pieces]) + first[owner]
     # Only stacks that a row has, and each once whichever series bring it.
-    used, stack = np.unique(stack, return_inverse=True)
-    ids = np.concatenate([one.columns.ids for one in pieces])[used]
-    distinct, at, number = np.unique(ids, return_index=True, return_inverse=True)
-    dictionary = pprof_reader.merged([one.columns.stacks for one in pieces]).take(used[at]).entries(distinct)
+    present = np.zeros(int(stack_counts.sum()), np.bool_)
+    present[stack] = True
+    used = np.flatnonzero(present)
+    ids = np.concatenate([one.columns.ids for one in pieces])
+    number, at = pprof_reader.first_seen(ids[used])
+    chosen = used[at]  # ascending: all of them, when they are as many
+    stacks = pprof_reader.merged([one.columns.stacks for one in pieces])
+    dictionary = (stacks if len(chosen) == len(present) else stacks.take(chosen)).entries(ids[chosen])
+    codes = number[(np.cumsum(present) - 1)[stack]]
     arrays = [pa.array(np.array([one.start_ns for one in pieces], np.int64)[owner])]
     arrays += [_coded([one.identity[name] for one in pieces], owner) for name in WORKLOAD]
     kinds = np.array([len(one.columns.types) for one in pieces])
@@ -123,7 +128,7 @@ def merge(pieces: Sequence[Piece]) -> tuple[pa.RecordBatch, int]:
     arrays += [
         _coded([name for one in pieces for name in one.columns.types], column),
         _coded([unit for one in pieces for unit in one.columns.units], column),
-        pa.DictionaryArray.from_arrays(pa.array(number[stack].astype(np.int32)), dictionary),
+        pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32, copy=False)), dictionary),
         pa.array(np.concatenate([one.columns.values[one.stack, one.kind] for one in pieces])),
         pa.array(np.array([period for one in pieces for period in one.columns.periods], np.int64)[column]),
     ]

@@ -24,6 +24,7 @@ from streams.schema.stack_columns import StackColumns
 
 _LOG = logging.getLogger(__name__)
 _Words = NDArray[np.uint64]
+_Places = NDArray[np.int64] | NDArray[np.int32]
 
 
 class Again(NamedTuple):
@@ -33,6 +34,7 @@ class Again(NamedTuple):
     find: Callable[[_Words, _Words, _Words], tuple[_Words, int]]
     add: Callable[[_Words, _Words, _Words, _Words], int]
     merged: Callable[[Sequence[StackColumns]], StackColumns]
+    first_seen: Callable[[_Words], tuple[_Places, _Places]]
 
 
 _read: Read = pprof_tables.read
@@ -59,6 +61,17 @@ def merged(parts: Sequence[StackColumns]) -> StackColumns:
     return stack_columns.merged(parts) if _again is None else _again.merged(parts)
 
 
+def first_seen(ids: _Words) -> tuple[_Places, _Places]:
+    """Return (which of the distinct ids each is, where each distinct one stands first), as they are first seen."""
+    if _again is not None:
+        return _again.first_seen(ids)
+    _, first, number = np.unique(ids, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return rank[number], first[order]
+
+
 def prepare() -> threading.Thread:
     """Make the compiled reader ready on a thread of its own, which is returned."""
     thread = threading.Thread(target=_prepare, name="compile", daemon=True)
@@ -82,7 +95,10 @@ def _prepare() -> None:
         _LOG.warning("profiles are read by NumPy: cannot compile", extra={"reason": reason})
     else:
         _read, _stack = pprof_compiled.read, pprof_stacks.stacks
-        _again = Again(stack_digests.digests, stack_digests.find, stack_digests.add, stack_digests.merged)
+        _again = Again(
+            stack_digests.digests, stack_digests.find, stack_digests.add, stack_digests.merged,
+            stack_digests.first_seen,
+        )  # fmt: skip
         # The compiler's objects live until the end, and need not be looked at by every collection.
         gc.collect()
         gc.freeze()

@@ -197,6 +197,13 @@ def distinct_keys(frames: pa.StringArray) -> Words | None:
     return keys if len(_numbered(keys, code())[1]) == len(keys) else None
 
 
+def first_seen(ids: Words) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return (which of the distinct ids each is, where each distinct one stands first), as they are first seen."""
+    # Anyone can compute an id: where it lies in the hash table must be nobody's choice.
+    keys = ids * _SECRETS[0]
+    return _numbered(keys ^ (keys >> np.uint64(32)), code())
+
+
 def distinct(stacks: StackColumns) -> tuple[StackColumns, NDArray[np.int32]]:
     """Return (each stack once, which of them each stack is), in the order in which they are first seen."""
     both = digests(stacks)

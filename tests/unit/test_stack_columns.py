@@ -55,10 +55,14 @@ def test_samples_of_frames_with_one_text_are_one_stack():
     assert which.tolist() == [0, 0, 1]
 
 
+AGAIN = pprof_reader.Again(
+    stack_digests.digests, stack_digests.find, stack_digests.add, stack_digests.merged, stack_digests.first_seen
+)
+
+
 @pytest.fixture
 def compiled(monkeypatch):
-    again = pprof_reader.Again(stack_digests.digests, stack_digests.find, stack_digests.add, stack_digests.merged)
-    monkeypatch.setattr(pprof_reader, "_again", again)
+    monkeypatch.setattr(pprof_reader, "_again", AGAIN)
 
 
 @pytest.mark.parametrize("bound", [1, 7, 400])
@@ -149,3 +153,17 @@ def test_a_profile_of_version_1_is_read_as_one_of_today():
     assert read.schema == PROFILE
     assert read.to_pylist() == new.to_pylist()
     assert [stacks.join(row["stack"]["frames"]) for row in read.to_pylist()] == ["", texts[0], texts[1], texts[0]]
+
+
+@pytest.mark.parametrize("again", [None, AGAIN], ids=["NumPy", "compiled"])
+def test_ids_are_numbered_as_they_are_first_seen(monkeypatch, again):
+    monkeypatch.setattr(pprof_reader, "_again", again)
+
+    @given(st.lists(st.sampled_from([0, 1, 7, 2**63, 2**64 - 1]), max_size=12))
+    def check(ids):
+        number, first = pprof_reader.first_seen(np.array(ids, np.uint64))
+        distinct = list(dict.fromkeys(ids))
+        assert [distinct[at] for at in number.tolist()] == ids
+        assert first.tolist() == [ids.index(one) for one in distinct]
+
+    check()
