@@ -37,8 +37,9 @@ _PROFILE, _TYPE, _SAMPLE, _MAPPING, _LOCATION, _FUNCTION, _STRING, _PERIOD_TYPE 
 _TIME, _DURATION, _PERIOD, _DEFAULT = 9, 10, 12, 14
 # More places: a location's lines, location ids and values of all samples, a sample's depth.
 _LINE, _ID, _VALUE, _DEPTH = 15, 17, 18, 19
-# Bytes of the packed fields 1 and 2 of samples; from _WALKED on, fields of all messages of each kind.
-_PACKED, _WALKED, _PLACES = 20, 32, 48
+# Bytes of the packed fields 1 and 2 of samples; from _WALKED on, fields of all messages of each kind, from _BYTES on,
+# their bytes.
+_PACKED, _WALKED, _BYTES, _PLACES = 20, 32, 48, 64
 _SMALLEST = bytes([_TYPE << 3 | LENGTH, 0, _STRING << 3 | LENGTH, 0])
 # Which numbers of which message are kept, and in which column of its kind's table: _COLUMN[kind, field].
 _COLUMN = np.full((_LINE + 1, 8), -1)
@@ -92,12 +93,8 @@ def _field(data: wire.Bytes, at: Int, limit: int) -> tuple[Int, Int, Int, int, i
 
 
 @_part
-def _numbers(data: wire.Bytes, at: int, end: int, writing: bool, out: Numbers, place: int) -> int:
-    """Count or write the numbers of these bytes, from ``place`` on; returns the place behind them, -1 when damaged."""
-    if not writing:
-        for byte in data[at:end]:  # each number has one byte that ends it
-            place += byte < 0x80
-        return place
+def _numbers(data: wire.Bytes, at: int, end: int, out: Numbers, place: int) -> int:
+    """Write the numbers of these bytes, from ``place`` on; returns the place behind them, -1 when damaged."""
     while 0 <= at < end:
         value, at = _varint(data, at, end)
         if at >= 0:
@@ -169,7 +166,7 @@ def _walk(  # noqa: C901 - one loop over whatever message stands at a position
                     return False
                 what = _ID if field == 1 else _VALUE
                 # A single number is read from its bytes as packed ones are.
-                place = _numbers(data, begin, at, kinds > 0, out, first[what] + counts[what])
+                place = _numbers(data, begin, at, out, first[what] + counts[what])
                 if place < 0 or counts[_PACKED + field] > max_packed:
                     return False
                 counts[what] = place - first[what]
@@ -191,8 +188,10 @@ def _walk(  # noqa: C901 - one loop over whatever message stands at a position
             out[first[_LINE] + 2 * room[_LINE] + row] = counts[_LOCATION] - 1
             location_limit, location_steps = limit, steps
             kind, limit, steps, at = _LINE, at, 0, begin
-        elif kinds or inner in (_SAMPLE, _LOCATION):
-            # While counting the others are passed over.
+        elif not kinds:
+            # While counting, messages are passed over: what they hold has at least a byte for each number.
+            counts[_BYTES + inner] += at - begin
+        else:
             outer_steps, ids, values = steps, counts[_ID], counts[_VALUE]
             kind, limit, steps, at = inner, at, 0, begin
 
@@ -230,8 +229,11 @@ def _tables(raw: bytes, walk: Walk) -> Tables | None:
     room = counts.copy()
     room[_DEPTH] = room[_SAMPLE]
     kinds, samples = int(room[_TYPE]), int(room[_SAMPLE])
-    if not kinds or not room[_STRING] or samples > MAX_SAMPLES or room[_VALUE] != samples * kinds:
+    if not kinds or not room[_STRING] or samples > MAX_SAMPLES:
         return None
+    # Nothing takes more room than this; how much it took, the next walk counts.
+    room[_ID] = room[_VALUE] = room[_BYTES + _SAMPLE]
+    room[_LINE] = room[_BYTES + _LOCATION] // 2
     total = 0
     for kind, width in _WIDTH.items():
         first[kind] = total
@@ -239,10 +241,11 @@ def _tables(raw: bytes, walk: Walk) -> Tables | None:
     out = np.zeros(total, np.int64)
     if not walk(data, _BOUNDS, kinds, counts, room, first, out, own):
         return None
+    counts[_DEPTH] = samples
 
     def columns(kind: int) -> Numbers:
         begin, width, rows = int(first[kind]), _WIDTH[kind], int(room[kind])
-        return out[begin : begin + width * rows].reshape(width, rows)
+        return out[begin : begin + width * rows].reshape(width, rows)[:, : counts[kind]]
 
     types, mappings, locations, lines = map(columns, (_TYPE, _MAPPING, _LOCATION, _LINE))
     functions, strings, period = map(columns, (_FUNCTION, _STRING, _PERIOD_TYPE))
@@ -251,7 +254,7 @@ def _tables(raw: bytes, walk: Walk) -> Tables | None:
         type_unit=types[1],
         location=columns(_ID)[0].view(np.uint64),
         depth=columns(_DEPTH)[0],
-        values=columns(_VALUE).reshape(samples, kinds),
+        values=columns(_VALUE)[0].reshape(samples, kinds),
         location_id=locations[0].view(np.uint64),
         location_mapping=locations[1].view(np.uint64),
         line_owner=lines[2],
