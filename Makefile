@@ -23,9 +23,9 @@ demo: install  ## the same for about a minute around a known workload; prints wh
 # The longest first; what loads programs beside what only computes.
 TOGETHER := tests/ledger tests/integration/test_worker.py tests/integration tests/e2e tests/kernel tests/fuzz tests/unit
 
-# Three at a time what only asks whether an answer is right (that keeps two CPUs busy, for half of it is waiting); alone
-# what measures the whole machine, or loads it on purpose.
-WORKERS := 3
+# Two at a time what only asks whether an answer is right; alone what measures the whole machine, or loads it on purpose.
+# A third on two CPUs would save little: most of it computes.
+WORKERS := 2
 
 # Bytecode is kept, or pytest would rewrite its tests for each run.
 test: export PYTHONDONTWRITEBYTECODE :=
