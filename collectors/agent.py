@@ -114,8 +114,8 @@ class Agent:
         for name, now in told.items():
             was = before.get(name, 0)
             self._shares[name] = (now - was if was <= now else now) / 1e9 / seconds  # less: it was started anew
-        for name, share in self._shares.items():
-            self._metrics.kernel_share.labels(name).set(share)
+        for each in self.running:  # of one that does not run: nothing
+            self._metrics.kernel_share.labels(each.entry.name).set(self._shares.get(each.entry.name, 0.0))
 
     def _turn(self, end_ns: int) -> None:
         start_ns, self._interval_began_ns = self._interval_began_ns, end_ns
@@ -166,7 +166,7 @@ class Agent:
                 collector.relieve(self._options, effort)
 
     def _down(self, each: Running, why: str, *, again: bool) -> None:
-        collector, each.collector, each.why = each.collector, None, why
+        collector, each.collector, each.why, each.seconds = each.collector, None, why, 0.0
         each.again_at = time.monotonic() + _AGAIN_S if again else None
         if collector is not None:
             collector.close()

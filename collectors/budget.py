@@ -1,10 +1,13 @@
 """The agent's CPU budget: which collector has to become cheaper, or may do more again.
 
-Pure arithmetic, time passed in. After ``PATIENCE`` intervals above the limit in a row the costliest collectors that
-still can are relieved, as many as it takes by what they cost: the effort of each halves. When no effort is left to take
-away from what costs something, the costliest that may is given up. Where that was not enough, the next interval goes
-on. What counts is the cheaper of the last two intervals: one that reads the symbols of new programs, or makes up for a
-time without CPU, says little about the next.
+Pure arithmetic, time passed in. After ``PATIENCE`` intervals in a row above what is aimed at, a little less than the
+limit, the costliest collectors that still can are relieved, as many as it takes by what they cost: the effort of each
+halves. Where that was not enough, the next interval goes on. What counts is the cheaper of the last two intervals: one
+that reads the symbols of new programs, or makes up for a time without CPU, says little about the next.
+
+When no effort is left to take away from what costs something, the costliest that may is given up. That loses all that
+it measures, so it takes ``LONG_PATIENCE`` intervals above the limit in a row, or twice the limit: a broker that is
+away for half a minute makes the process dearer, and that passes.
 
 After some intervals in a row in which there was room for it, the last relief is taken back; if it has to be repeated,
 that takes twice as long each time, so that nothing goes on and off for ever.
@@ -13,13 +16,17 @@ that takes twice as long each time, so that nothing goes on and off for ever.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 PATIENCE = 2
+LONG_PATIENCE = 6
 CALM = 6
 MOST_CALM = 360
 LEAST = 1 / 16
+_AIM = 0.95
+"""Of the limit: intervals differ, and their average is to stay below the limit."""
 _WORTH = 0.1
 """Of the limit: relieving a collector that costs less than this brings next to nothing."""
 _FALLS = 0.9
@@ -58,7 +65,10 @@ class Budget:
     _calm: dict[str, int] = field(default_factory=dict)
     _taken_back: set[str] = field(default_factory=set)
     _cost_at_relief: dict[str, float] = field(default_factory=dict)
-    _over: int = 0
+    _cost_given_up: dict[str, float] = field(default_factory=dict)
+    _above_aim: int = 0
+    _above_limit: int = 0
+    _lately: deque[float] = field(default_factory=lambda: deque(maxlen=LONG_PATIENCE))
     _roomy: int = 0
     _costs_before: Mapping[str, float] = field(default_factory=dict)
 
@@ -69,7 +79,7 @@ class Budget:
     @property
     def exceeded(self) -> bool:
         """Whether it was exceeded in the last interval by so much, or in so many in a row, that it is to be told."""
-        return self.used > 2 * self.limit or self._over >= PATIENCE
+        return self.used > 2 * self.limit or self._above_limit >= PATIENCE
 
     def observe(self, used: float, costs: Mapping[str, float]) -> list[Change]:
         """Take in an interval; returns what has to change, each collector at most once.
@@ -78,12 +88,14 @@ class Budget:
             used: cores that the process and its programs used.
             costs: cores that each collector used, as far as they can be told apart.
         """
-        over, self.used = min(used, self.used) - self.limit, used
-        self._over = self._over + 1 if used > self.limit else 0
+        over, self.used = min(used, self.used) - _AIM * self.limit, used
+        self._lately.append(used)
+        self._above_aim = self._above_aim + 1 if used > _AIM * self.limit else 0
+        self._above_limit = self._above_limit + 1 if used > self.limit else 0
         lasting = {name: min(cost, self._costs_before.get(name, 0.0)) for name, cost in costs.items()}
         self._costs_before = dict(costs)
         self._roomy = self._roomy + 1 if self._has_room(costs) else 0
-        if self._over >= PATIENCE:
+        if self._above_aim >= PATIENCE:
             return self._relieve(over, lasting)
         if self._reliefs and self._roomy >= self._calm.get(self._reliefs[-1].name, CALM):
             self._roomy = 0
@@ -100,8 +112,9 @@ class Budget:
             return False
         last = self._reliefs[-1]
         effort = self.effort(last.name)
-        if not effort:  # what it would cost is not known
-            return self.used < self.limit / 2
+        if not effort:  # what it would cost now is not known
+            again = self._cost_given_up.get(last.name, math.inf)
+            return self.used < self.limit / 2 or self.used + again <= _ROOM * self.limit
         return self.used + costs.get(last.name, 0.0) * (last.effort / effort - 1) <= _ROOM * self.limit
 
     def _relieve(self, over: float, costs: Mapping[str, float]) -> list[Change]:
@@ -115,10 +128,21 @@ class Budget:
                 over -= costs[name] / 2
                 self._cost_at_relief[name] = costs[name]
                 changes.append(self._lower(name, self.effort(name) / 2))
-        if changes or over <= _SLACK * self.limit:
+        if changes or not self._lasts():
             return changes
         stoppable = [name for name in worth if self.levers[name].stops and self.effort(name) > 0]
-        return [self._lower(name, 0.0) for name in stoppable[:1]]
+        for name in stoppable[:1]:
+            self._cost_given_up[name] = costs[name]
+            changes.append(self._lower(name, 0.0))
+        self._lately.clear()  # what follows is to show whether that was enough
+        return changes
+
+    def _lasts(self) -> bool:
+        """Return whether the limit is exceeded for so long, or by so much, that something may be given up."""
+        lately = list(self._lately)
+        if len(lately) >= PATIENCE and min(lately[-PATIENCE:]) > 2 * self.limit:
+            return True
+        return len(lately) == LONG_PATIENCE and min(lately) > (1 + _SLACK) * self.limit
 
     def _lower(self, name: str, effort: float) -> Change:
         if name in self._taken_back:

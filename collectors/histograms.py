@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collectors.settings import AgentOptions
 
 ENTRIES = 16384
-MAX_SLOTS = 1 << 18
 MAX_SHIFT = 15
 _BUFFER, _SHIFT = 0, 1  # control words of latency.h
 
@@ -38,12 +37,6 @@ _KEY = np.dtype([("tgid", "u4"), ("op", "u4"), ("bucket", "u2"), ("kind", "u2")]
 _VALUE = np.dtype([("count", "u8"), ("sum", "u8"), ("max", "u8")])
 
 Name = Callable[[int, int], str]
-
-
-def slots() -> int:
-    """Return how many per-thread slots a program needs: the bound of pids as a power of two, at most ``MAX_SLOTS``."""
-    bound = int(Path("/proc/sys/kernel/pid_max").read_text())
-    return min(MAX_SLOTS, 1 << (bound - 1).bit_length())
 
 
 class HistogramCollector(Loaded):

@@ -75,9 +75,16 @@ class Btf:
     def offset(self, path: str) -> int:
         """Return the byte offset of ``struct.member[.member]``; anonymous members are searched through.
 
+        With a question mark behind it, -1 where there is none.
+
         Raises:
             KernelError: this kernel has no such field, or it is a bit field.
         """
+        if path.endswith("?"):
+            try:
+                return self.offset(path.removesuffix("?"))
+            except KernelError:
+                return -1
         name, *members = path.split(".")
         type_id = self._named.get((_STRUCT, name)) or self._named.get((_UNION, name))
         bits = 0

@@ -1,4 +1,7 @@
-"""Where the kernel programs find what tracepoints do not tell: constant name to field of the running kernel's BTF."""
+"""Where the kernel programs find what tracepoints do not tell: constant name to field of the running kernel's BTF.
+
+A field with a question mark is one to do without: its constant is -1 on a kernel that lacks it.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,12 @@ TASK = {
     "OFF_CSS_SET_DFL_CGRP": "css_set.dfl_cgrp",
     "OFF_CGROUP_KN": "cgroup.kn",
     "OFF_KN_ID": "kernfs_node.id",
+}
+
+SCHEDULER = {
+    "OFF_TASK_CFS_RQ": "task_struct.se.cfs_rq?",
+    "OFF_CFS_RQ_RQ": "cfs_rq.rq?",
+    "OFF_RUNQUEUE_CLOCK": "rq.clock?",
 }
 
 BLOCK = {

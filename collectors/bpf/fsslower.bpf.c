@@ -19,7 +19,7 @@ enum { NONE, READ, WRITE, OPEN, FSYNC };  // collectors/trace/fsslower.py
 struct slow { s64 bytes; u32 operation, pad; char type[16]; struct file_path path; };
 
 struct slot { u64 since; u32 pid; u32 pad; };
-BPF_ARRAY(slots, struct slot, SLOTS);
+#include "slots.h"
 
 static __always_inline u32 operation_of(u32 call)
 {
@@ -50,12 +50,6 @@ static __always_inline u32 operation_of(u32 call)
     return NONE;
 }
 
-static __always_inline struct slot *slot_of(u32 tid)
-{
-    int index = tid & (SLOTS - 1);
-    return slots.lookup(&index);
-}
-
 int tp_btf__sys_enter(u64 *ctx)
 {
     if (!operation_of(ctx[1]))
@@ -71,13 +65,9 @@ int tp_btf__sys_enter(u64 *ctx)
     return 0;
 }
 
-// A thread that is killed inside a call must leave nothing to the next one with its number.
 int tp_btf__sched_process_exit(u64 *ctx)
 {
-    u32 tid = bpf_get_current_pid_tgid();
-    struct slot *slot = slot_of(tid);
-    if (slot && slot->pid == tid)
-        slot->since = 0;
+    forget(bpf_get_current_pid_tgid());
     return 0;
 }
 

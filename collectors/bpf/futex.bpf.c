@@ -4,7 +4,7 @@
 #include "latency.h"
 
 struct slot { u64 since; u32 pid; u16 op; u16 weight; };
-BPF_ARRAY(slots, struct slot, SLOTS);
+#include "slots.h"
 enum { WAIT = 0, LOCK_PI = 6, WAIT_BITSET = 9, WAIT_REQUEUE_PI = 11, LOCK_PI2 = 13 };
 enum { WOKEN, TIMED_OUT, CHANGED, INTERRUPTED, FAILED_ };
 
@@ -17,8 +17,7 @@ static __always_inline void entered(u32 op)
     if (!weight)
         return;
     u32 pid = bpf_get_current_pid_tgid();
-    int index = pid & (SLOTS - 1);
-    struct slot *slot = slots.lookup(&index);
+    struct slot *slot = slot_of(pid);
     if (!slot)
         return;
     if (slot->since && slot->pid != pid)
@@ -32,8 +31,7 @@ static __always_inline void entered(u32 op)
 static __always_inline void left(long result)
 {
     u64 id = bpf_get_current_pid_tgid();
-    int index = (u32)id & (SLOTS - 1);
-    struct slot *slot = slots.lookup(&index);
+    struct slot *slot = slot_of(id);
     if (!slot || slot->pid != (u32)id || !slot->since)
         return;
     u64 took = bpf_ktime_get_ns() - slot->since;
@@ -67,13 +65,8 @@ TRACEPOINT_PROBE(syscalls, sys_exit_futex)
     return 0;
 }
 
-// A thread that is killed in a wait must leave nothing to the next one with its number.
 int tp_btf__sched_process_exit(u64 *ctx)
 {
-    u32 pid = bpf_get_current_pid_tgid();
-    int index = pid & (SLOTS - 1);
-    struct slot *slot = slots.lookup(&index);
-    if (slot && slot->pid == pid)
-        slot->since = 0;
+    forget(bpf_get_current_pid_tgid());
     return 0;
 }

@@ -34,6 +34,8 @@ HASH, ARRAY, PERF_EVENT_ARRAY, PERCPU_HASH, PERCPU_ARRAY, STACK_TRACE = 1, 2, 4,
 LRU_HASH, LRU_PERCPU_HASH, RINGBUF = 9, 10, 27
 PERCPU_TYPES = frozenset({PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH})
 
+MOST_SLOTS = 1 << 18  # 4 MB
+
 PERF_SOFTWARE, PERF_TRACEPOINT = 1, 2
 PERF_COUNT_SW_CPU_CLOCK = 0
 _IOC_ENABLE, _IOC_SET_BPF = 0x2400, 0x40042408
@@ -269,6 +271,12 @@ def possible_cpus() -> int:
 def online_cpus() -> list[int]:
     """Return the CPUs that are online."""
     return _cpu_list("online")
+
+
+def thread_slots() -> int:
+    """Return ``SLOTS`` of ``slots.h``: the bound of thread numbers as a power of two, at most ``MOST_SLOTS``."""
+    bound = int(Path("/proc/sys/kernel/pid_max").read_text())
+    return min(MOST_SLOTS, 1 << (bound - 1).bit_length())
 
 
 def _cpu_list(which: str) -> list[int]:

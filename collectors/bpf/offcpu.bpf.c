@@ -1,6 +1,6 @@
 /* Off-CPU time of threads that blocked for longer than a threshold, by their stacks.
  * Driven by collectors/profile/offcpu.py, whose header says how and why.
- *   SLOTS  a power of two: threads that can be off CPU at once, by tid modulo SLOTS */
+ *   SLOTS  see slots.h */
 #include <uapi/linux/ptrace.h>
 #include "stack_count.h"
 #include "cost.h"
@@ -16,15 +16,16 @@
 
 struct slot {
     u64 since; /* 0: on CPU or not blocked */
-    u64 tid;
+    u32 pid;
+    u32 pad;
 };
+#include "slots.h"
 
 struct waiting {
     u64 blocked_ns;
     u64 tid; /* 0: nobody */
 };
 
-BPF_ARRAY(slots, struct slot, SLOTS);
 BPF_PERCPU_ARRAY(waiting, struct waiting, 1);
 /* A ring buffer has one interrupt to raise: while it is on its way on one CPU, another CPU's is swallowed. */
 BPF_RINGBUF_OUTPUT(kick_0, KICK_PAGES);
@@ -56,25 +57,35 @@ static __always_inline void raise_interrupt(void)
     }
 }
 
+/* The scheduler's own clock, in ns: it has just been set, and costs no read of the time. It may be some microseconds
+ * behind, and CPUs may differ by as much: little, where waits of a millisecond are counted. */
+static __always_inline u64 scheduler_clock(u64 task)
+{
+#if OFF_RUNQUEUE_CLOCK >= 0 && OFF_TASK_CFS_RQ >= 0 && OFF_CFS_RQ_RQ >= 0
+    return load64(load64(load64(task, OFF_TASK_CFS_RQ), OFF_CFS_RQ_RQ), OFF_RUNQUEUE_CLOCK);
+#else
+    return bpf_ktime_get_ns();
+#endif
+}
+
 /* By BTF, for two reasons: it is cheaper, and a classic tracepoint's programs are skipped on a CPU on which somebody
  * is in the middle of reading a map. */
 static __always_inline void switched(u64 *ctx)
 {
     u32 zero = 0, tid = load32(ctx[1], OFF_TASK_PID), next = load32(ctx[2], OFF_TASK_PID);
-    u64 now = bpf_ktime_get_ns();
+    u64 now = scheduler_clock(ctx[2]);
 
     if (tid) {
         u32 state = ctx[0] ? 0 : (u32)ctx[3]; /* preempted: it can run */
-        u32 index = tid & (SLOTS - 1);
-        struct slot *s = slots.lookup(&index);
+        struct slot *s = slot_of(tid);
         if (s && state & DYING) {
-            if (s->tid == tid)
+            if (s->pid == tid)
                 s->since = 0;
         } else if (s && state & BLOCKED && !(state & IDLING)) {
-            if (s->tid != tid) {
+            if (s->pid != tid) {
                 if (s->since && s->since != KERNEL_THREAD)
                     count_lost(LOST_MISSED);
-                s->tid = tid;
+                s->pid = tid;
                 s->since = now;
             } else if (s->since != KERNEL_THREAD) {
                 s->since = now;
@@ -84,11 +95,10 @@ static __always_inline void switched(u64 *ctx)
 
     if (!next)
         return;
-    u32 index = next & (SLOTS - 1);
-    struct slot *s = slots.lookup(&index);
-    if (!s || s->tid != next || !s->since || s->since == KERNEL_THREAD)
+    struct slot *s = slot_of(next);
+    if (!s || s->pid != next || !s->since || s->since == KERNEL_THREAD)
         return;
-    u64 blocked = now - s->since;
+    u64 blocked = now > s->since ? now - s->since : 0;
     s->since = 0;
     u64 *threshold = control_word(CONTROL_THRESHOLD), *period = control_word(CONTROL_PERIOD);
     if (!threshold || !period || blocked < *threshold)
@@ -132,9 +142,8 @@ static __always_inline void interrupted(u64 *ctx)
     }
     if (count_stacks(ctx, blocked, 1) <= 0) {
         /* Without user memory: a kernel thread. Its waits are the kernel's own idling; do not look again. */
-        u32 index = tid & (SLOTS - 1);
-        struct slot *s = slots.lookup(&index);
-        if (s && s->tid == tid)
+        struct slot *s = slot_of(tid);
+        if (s && s->pid == tid)
             s->since = KERNEL_THREAD;
     }
 }

@@ -20,7 +20,7 @@ static __always_inline int wanted_task(u64 task, u32 tgid)
 // since 0: it does not wait, or that wait is not taken. A thread that is woken again while it waits (it was preempted just
 // before it would have blocked) draws again: with sampling on, the rest of such a wait has a second chance.
 struct slot { u64 since; u32 pid; u32 weight; };
-BPF_ARRAY(slots, struct slot, SLOTS);
+#include "slots.h"
 
 static __always_inline void runnable(u64 task)
 {
@@ -28,8 +28,7 @@ static __always_inline void runnable(u64 task)
     if (!weight)
         return;
     u32 pid = load32(task, OFF_TASK_PID);
-    int index = pid & (SLOTS - 1);
-    struct slot *slot = slots.lookup(&index);
+    struct slot *slot = slot_of(pid);
     if (!slot || !pid)
         return;
     if (slot->since) {
@@ -65,9 +64,8 @@ static __always_inline void switched(u64 *ctx)
 {
     u64 prev = ctx[1], next = ctx[2];
     u32 pid = load32(prev, OFF_TASK_PID), weight;
-    int index = pid & (SLOTS - 1);
     struct slot *slot;
-    if (pid && (slot = slots.lookup(&index))) {
+    if (pid && (slot = slot_of(pid))) {
         if ((ctx[0] || !(u32)ctx[3]) && (weight = draw_weight())) {
             if (slot->since && slot->pid != pid)
                 count_lost();
@@ -79,8 +77,7 @@ static __always_inline void switched(u64 *ctx)
         }
     }
     pid = load32(next, OFF_TASK_PID);
-    index = pid & (SLOTS - 1);
-    if (!pid || !(slot = slots.lookup(&index)) || slot->pid != pid || !slot->since)
+    if (!pid || !(slot = slot_of(pid)) || slot->pid != pid || !slot->since)
         return;
     s64 waited = bpf_ktime_get_ns() - slot->since;
     slot->since = 0;

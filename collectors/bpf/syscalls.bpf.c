@@ -5,7 +5,7 @@
 #include "latency.h"
 
 struct slot { u64 since; u32 pid; u16 nr; u16 weight; };
-BPF_ARRAY(slots, struct slot, SLOTS);
+#include "slots.h"
 #define NOT_A_CALL 0xffff  // numbers that no table holds, as a 32-bit caller may use them
 
 static __always_inline void entered(u64 *ctx)
@@ -19,8 +19,7 @@ static __always_inline void entered(u64 *ctx)
     if (!weight)
         return;
     u64 id = bpf_get_current_pid_tgid();
-    int index = (u32)id & (SLOTS - 1);
-    struct slot *slot = slots.lookup(&index);
+    struct slot *slot = slot_of(id);
     if (!slot)
         return;
     if (slot->since && slot->pid != (u32)id)
@@ -37,15 +36,6 @@ int tp_btf__sys_enter(u64 *ctx)
     entered(ctx);
     cost_end(began);
     return 0;
-}
-
-// A thread that ends inside a call (exit, killed) must leave nothing to the next one with its number.
-static __always_inline void forget(u32 pid)
-{
-    int index = pid & (SLOTS - 1);
-    struct slot *slot = slots.lookup(&index);
-    if (slot && slot->pid == pid)
-        slot->since = 0;
 }
 
 int tp_btf__sched_process_exit(u64 *ctx)
@@ -65,8 +55,7 @@ int tp_btf__sched_process_exec(u64 *ctx)
 static __always_inline void left(u64 *ctx)
 {
     u64 id = bpf_get_current_pid_tgid();
-    int index = (u32)id & (SLOTS - 1);
-    struct slot *slot = slots.lookup(&index);
+    struct slot *slot = slot_of(id);
     if (!slot || slot->pid != (u32)id || !slot->since)
         return;
     u64 took = bpf_ktime_get_ns() - slot->since;

@@ -6,13 +6,12 @@ enum { CALLS, ERRORS, TIME };
 #include "top.h"
 
 struct slot { u64 since; u32 pid; u32 nr; };
-BPF_ARRAY(slots, struct slot, SLOTS);
+#include "slots.h"
 
 int tp_btf__sys_enter(u64 *ctx)
 {
     u64 id = bpf_get_current_pid_tgid();
-    int index = (u32)id & (SLOTS - 1);
-    struct slot *slot = slots.lookup(&index);
+    struct slot *slot = slot_of(id);
     if (!slot || !is_mine())
         return 0;
     if (slot->since && slot->pid != (u32)id)
@@ -21,15 +20,6 @@ int tp_btf__sys_enter(u64 *ctx)
     slot->nr = ctx[1];
     slot->since = bpf_ktime_get_ns();
     return 0;
-}
-
-// A thread that ends inside a call must leave nothing to the next one with its number.
-static __always_inline void forget(u32 pid)
-{
-    int index = pid & (SLOTS - 1);
-    struct slot *slot = slots.lookup(&index);
-    if (slot && slot->pid == pid)
-        slot->since = 0;
 }
 
 int tp_btf__sched_process_exit(u64 *ctx)
@@ -48,8 +38,7 @@ int tp_btf__sched_process_exec(u64 *ctx)
 int tp_btf__sys_exit(u64 *ctx)
 {
     u64 id = bpf_get_current_pid_tgid();
-    int index = (u32)id & (SLOTS - 1);
-    struct slot *slot = slots.lookup(&index);
+    struct slot *slot = slot_of(id);
     if (!slot || slot->pid != (u32)id || !slot->since)
         return 0;
     s64 result = ctx[1];

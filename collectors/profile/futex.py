@@ -9,7 +9,8 @@ it is attached. On demand: a contended lock makes 100,000 of these calls a secon
 
 from __future__ import annotations
 
-from collectors.histograms import HistogramCollector, slots
+from collectors.bpf.kernel import thread_slots
+from collectors.histograms import HistogramCollector
 
 # Linux include/uapi/linux/futex.h
 _OPERATIONS = {0: "wait", 6: "lock_pi", 9: "wait_bitset", 11: "wait_requeue_pi", 13: "lock_pi2"}
@@ -24,7 +25,7 @@ class FutexLatency(HistogramCollector):
 
     def defines(self) -> dict[str, int]:
         """One slot for each pid."""
-        return {"SLOTS": slots()}
+        return {"SLOTS": thread_slots()}
 
     def operation(self, op: int, kind: int) -> str:
         """Return what was waited for how, and how it ended."""

@@ -30,7 +30,6 @@ interrupt (it leaves the guest) and 10 to 14 for two stack walks. ``set_threshol
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -38,6 +37,7 @@ from numpy.typing import NDArray
 
 from collectors.base import Batch, WorkloadResolver
 from collectors.bpf import fields
+from collectors.bpf.kernel import thread_slots
 from collectors.bpf.loader import load
 from collectors.bpf.ringbuf import RingBuffer
 from collectors.loaded import Loaded
@@ -54,7 +54,6 @@ DEFAULT_THRESHOLD_NS = 1_000_000
 _LONGEST_PERIOD_NS = 1_000_000_000
 _KICK_PAGES = 16
 _KICKS = 4
-_MOST_SLOTS = 1 << 18
 _WAITS_PER_SECOND = 400
 # How a wait enters the scheduler (kernel/sched/core.c, kernel/time): says nothing of what is waited for.
 _DOORS = frozenset(
@@ -132,8 +131,8 @@ class OffCpu(Loaded):
             KernelError: something is missing here; the message says what.
         """
         room = entries(_WAITS_PER_SECOND * self._interval_s)
-        defines = {"STACKS": room, "FRAMES": FRAMES, "SLOTS": _slots(), "KICK_PAGES": _KICK_PAGES}
-        self._programs = load("offcpu.bpf.c", defines | self._wanted.defines(), offsets=fields.TASK)
+        defines = {"STACKS": room, "FRAMES": FRAMES, "SLOTS": thread_slots(), "KICK_PAGES": _KICK_PAGES}
+        self._programs = load("offcpu.bpf.c", defines | self._wanted.defines(), offsets=fields.TASK | fields.SCHEDULER)
         self._wanted.tell(self._programs)
         self._kicks = [RingBuffer(self._programs.maps[f"kick_{n}"], np.dtype("<u8")) for n in range(_KICKS)]
         self._counts = StackCounts(self._programs, self._symbolizer, self._workloads, self._empty_kicks)
@@ -213,9 +212,3 @@ def _checked(threshold_ns: int) -> int:
     if threshold_ns < 1000:
         raise UsageError(f"an off-CPU threshold of {threshold_ns} ns is below 1 microsecond")
     return threshold_ns
-
-
-def _slots(proc: Path = Path("/proc")) -> int:
-    """Return the number of slots: one for each possible tid, up to 4 MB of them."""
-    most = int((proc / "sys/kernel/pid_max").read_text())
-    return min(_MOST_SLOTS, 1 << (most - 1).bit_length())

@@ -6,7 +6,8 @@ process (kthreadd). Cost: 0.2 microseconds a wake-up and 0.4 a switch.
 
 from __future__ import annotations
 
-from collectors.histograms import HistogramCollector, slots
+from collectors.bpf.kernel import thread_slots
+from collectors.histograms import HistogramCollector
 
 
 class RunQueueLatency(HistogramCollector):
@@ -17,4 +18,4 @@ class RunQueueLatency(HistogramCollector):
 
     def defines(self) -> dict[str, int]:
         """One slot for each pid."""
-        return {"SLOTS": slots()}
+        return {"SLOTS": thread_slots()}

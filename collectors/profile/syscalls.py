@@ -6,7 +6,8 @@ for each call (two programs), and the kernel's slower entry path while they are 
 
 from __future__ import annotations
 
-from collectors.histograms import HistogramCollector, slots
+from collectors.bpf.kernel import thread_slots
+from collectors.histograms import HistogramCollector
 from collectors.profile.syscall_table import names
 
 _NAMES = names()
@@ -22,7 +23,7 @@ class SyscallLatency(HistogramCollector):
 
     def defines(self) -> dict[str, int]:
         """One slot for each pid."""
-        return {"SLOTS": slots()}
+        return {"SLOTS": thread_slots()}
 
     def operation(self, op: int, kind: int) -> str:  # noqa: ARG002 - has one kind
         """Return the call's name."""

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from collectors.histograms import slots
+from collectors.bpf.kernel import thread_slots
 from collectors.profile.syscall_table import names
 from collectors.top.base import KernelTop, schema
 
@@ -37,7 +37,7 @@ class TopSyscalls(KernelTop):
 
     def defines(self) -> dict[str, int]:
         """One slot for each pid."""
-        return {"SLOTS": slots()}
+        return {"SLOTS": thread_slots()}
 
     def describe(self, keys: NDArray[Any]) -> dict[str, pa.Array]:
         """Return the calls' names."""

@@ -15,9 +15,9 @@ from typing import Any
 
 from collectors.base import WorkloadResolver
 from collectors.bpf import fields
+from collectors.bpf.kernel import thread_slots
 from collectors.events import Attributes, EventCollector, text
 from collectors.file_path import path_of
-from collectors.histograms import slots
 from collectors.profile.syscall_table import names
 from collectors.wanted import Wanted
 
@@ -59,7 +59,7 @@ class FsSlower(EventCollector):
     def defines(self) -> dict[str, int]:
         """Return the numbers of the calls that this machine has, and one slot for each pid."""
         number = {name: nr for nr, name in names().items()}
-        return {f"NR_{name.upper()}": number[name] for name in _CALLS if name in number} | {"SLOTS": slots()}
+        return {f"NR_{name.upper()}": number[name] for name in _CALLS if name in number} | {"SLOTS": thread_slots()}
 
     def describe(self, record: Any) -> tuple[str, Attributes]:  # noqa: ANN401 - a row of a structured array
         """Return the file; operation, bytes and the file system's type are attributes."""

@@ -241,6 +241,22 @@ def test_over_its_budget_it_samples_says_so_and_the_sums_stay_right(tmp_path, br
     assert abs(sum(row["count"] for row in rows) - calls) < 5 * (calls * max(periods)) ** 0.5
 
 
+def test_what_is_given_up_for_the_budget_is_named_and_costs_nothing_any_more(tmp_path, broker, topics, unique):
+    agent = Agent(
+        tmp_path, broker.address, unique,
+        PERFSTREAM_AGENT_COLLECTORS="syscall,exec", PERFSTREAM_AGENT_BUDGET_PERCENT="0.01",
+    )  # fmt: skip
+    cost = 'perfstream_agent_kernel_cores{collector="syscall"}'
+    with agent.running() as process:
+        agent.until(lambda: agent.metrics().get(cost, 0) > 0)
+        agent.until(lambda: agent.metrics()['perfstream_agent_effort{collector="syscall"}'] == 0)
+        agent.until(lambda: agent.metrics()[cost] == 0, 5)
+        said = json.loads(agent.get("/healthz")[1])["checks"]["collectors"]
+        assert said == "syscall off: given up to keep to the CPU budget (agent.budget_percent)"
+        assert agent.metrics()['perfstream_agent_collector_up{collector="exec"}'] == 1
+        agent.end(process)
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "status", "says"),
     [

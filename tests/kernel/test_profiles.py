@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from collectors import stack_count
+from collectors.bpf import fields
 from collectors.profile import cpu as profile_cpu
 from collectors.profile import offcpu
 from collectors.profile.cpu import ProfileCpu
@@ -64,7 +65,13 @@ def test_cpu_time_is_shared_as_it_was_burned(known, service, workloads, run_time
 LONG, PIPE, SHORT, OTHERS = 23, 41, 101, 499
 
 
-def test_off_cpu_time_is_the_time_slept_with_the_stack_it_was_slept_in(known, service, workloads):
+@pytest.mark.parametrize(
+    "scheduler", [fields.SCHEDULER, dict.fromkeys(fields.SCHEDULER, "rq.no_such?")], ids=["rq", "ktime"]
+)
+def test_off_cpu_time_is_the_time_slept_with_the_stack_it_was_slept_in(
+    known, service, workloads, scheduler, monkeypatch
+):
+    monkeypatch.setattr(fields, "SCHEDULER", scheduler)
     found = Taken()
     with (
         started(OffCpu(workloads, most_per_s=1e9)) as collector,

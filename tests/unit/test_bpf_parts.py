@@ -154,6 +154,7 @@ def test_offsets_go_through_anonymous_members_typedefs_and_qualifiers(tmp_path):
     wanted = {"outer.a": 0, "outer.left": 4, "outer.right.y": 6, "outer.tail": 8, "outer.tail.y": 10, "inner.y": 2}
     assert {path: types.offset(path) for path in wanted} == wanted
     assert types.typedef_id("btf_trace_go") == 7
+    assert [types.offset(path) for path in ("outer.tail?", "outer.b?", "nothing.a?")] == [8, -1, -1]
     for path, why in (
         ("outer.flags", "bit field"),
         ("outer.b", "no field"),

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.budget import CALM, LEAST, PATIENCE, Budget, Change, Lever
+from collectors.budget import CALM, LEAST, LONG_PATIENCE, PATIENCE, Budget, Change, Lever
 
 LEVERS = {
     "cpu": Lever(scales=True),
@@ -67,7 +67,28 @@ def test_effort_halves_to_its_least_and_then_the_collector_is_given_up():
 def test_nothing_is_given_up_for_a_tenth_of_the_budget():
     budget = Budget(0.02, {"syscall": Lever(stops=True)})
     assert run(budget, 0.0219, {"syscall": 0.015}, 100) == []
-    assert run(budget, 0.0221, {"syscall": 0.015}, PATIENCE) == [Change("syscall", 0.0)]
+    assert run(budget, 0.0221, {"syscall": 0.015}, LONG_PATIENCE - 1) == []
+    assert budget.observe(0.0221, {"syscall": 0.015}) == [Change("syscall", 0.0)]
+
+
+def test_nothing_is_given_up_for_what_passes():
+    budget = Budget(0.02, {"syscall": Lever(scales=True, stops=True)})
+    costs = {"syscall": 0.006}
+    run(budget, 0.03, costs, 100)
+    assert budget.effort("syscall") == 0
+    budget = Budget(0.02, {"syscall": Lever(scales=True, stops=True)})
+    for _ in range(50):  # half a minute of three goes to something else
+        assert 0.0 not in [change.effort for change in run(budget, 0.03, costs, 3) + run(budget, 0.0199, costs, 15)]
+    assert budget.effort("syscall") == LEAST
+    # Twice the limit is too much to wait for.
+    assert run(budget, 0.041, costs, PATIENCE) == [Change("syscall", 0.0)]
+
+
+def test_an_average_of_intervals_stays_below_the_limit():
+    budget = Budget(0.02, {"offcpu": Lever(scales=True)})
+    assert run(budget, 0.0189, {"offcpu": 0.01}, 100) == []
+    assert run(budget, 0.0191, {"offcpu": 0.01}, PATIENCE) == [Change("offcpu", 0.5)]
+    assert not budget.exceeded
 
 
 def test_who_costs_next_to_nothing_is_left_alone():
@@ -100,6 +121,14 @@ def test_one_that_was_given_up_comes_back_below_half_of_the_budget():
     run(budget, 0.05, {"syscall": 0.04}, PATIENCE)
     assert run(budget, 0.012, {}, 500) == []
     assert run(budget, 0.009, {}, CALM) == [Change("syscall", 1.0)]
+
+
+def test_one_that_was_given_up_comes_back_where_there_is_room_for_what_it_cost():
+    budget = Budget(0.02, {"syscall": Lever(stops=True)})
+    run(budget, 0.03, {"syscall": 0.004}, LONG_PATIENCE)
+    assert budget.effort("syscall") == 0
+    assert run(budget, 0.0111, {}, 500) == []
+    assert run(budget, 0.0109, {}, CALM) == [Change("syscall", 1.0)]
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.sampled_from([*LEVERS])), max_size=300))
