@@ -23,7 +23,9 @@ runnable but preempted (that is run queue latency); a thread that is switched ou
 So is a wait whose interrupt coincides with one of another CPU with the same number modulo 4.
 Needs the tracepoint ``irq_vectors:irq_work_entry`` (x86). On a PREEMPT_RT kernel the interrupt may come late: lost.
 
-Costs: 0.1 to 0.2 microseconds a context switch; for a wait that is taken, on a virtual machine, 6 to 12 for the
+A wait is measured by the scheduler's clock, to some microseconds.
+
+Costs: 0.1 microseconds a context switch; for a wait that is taken, on a virtual machine, 6 to 12 for the
 interrupt (it leaves the guest) and 10 to 14 for two stack walks. ``set_threshold`` and ``most_per_s`` bound it.
 """
 

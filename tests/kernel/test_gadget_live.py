@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -80,14 +81,18 @@ def test_trace_tcpconnect_json_is_what_the_collector_publishes(known, service):
         [*COMMAND, "trace", "tcpconnect", "-o", "json", "--service", service, "--failed", "--timeout", "8"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
-        time.sleep(3)
+        poll = select.poll()
+        poll.register(process.stdout, select.POLLIN)
+        while not poll.poll(100):  # as JSON it has no heading: it has attached when it tells of a connect
+            assert process.poll() is None
+            with Known(known, "tcp", 0, 0, 1, 0, 0, 0, service=service) as program:
+                program.run()
         with Known(known, "tcp", 23, 7, 11, 2, 5, 3, service=service) as program:
             program.run()
             out, err = process.communicate(timeout=30)
-    rows = [json.loads(line) for line in out.splitlines()]
+    rows = [row for row in map(json.loads, out.splitlines()) if row["pid"] == program.pid]
     assert len(rows) == 13, err
     assert {row["kind"] for row in rows} == {"tcpconnect"}
-    assert {row["pid"] for row in rows} == {program.pid}
     assert {row["result"] for row in rows} == {-111}
     assert all(row["latency_ns"] > 0 and row["time"].endswith("Z") for row in rows)
 
