@@ -126,19 +126,15 @@ class EventCollector(Loaded):
         """
         programs = load(
             self.source,
-            self.defines() | ({} if self._wanted.anything else {"FILTERED": 1}),
+            self.defines() | self._wanted.defines(),
             offsets={**fields.TASK, **self.offsets},
             sizes={"events": self._ring_bytes},
             cache=self._cache,
         )
-        try:
+        with programs.kept():
             self._ring = RingBuffer(programs.maps["events"], self.record)
-            if not self._wanted.anything:
-                programs.maps["wanted"].update(bytes(4), self._wanted.packed())
+            self._wanted.tell(programs)
             self.attach(programs)
-        except BaseException:
-            programs.close()
-            raise
         self._programs = programs
         if not live:
             self._thread = threading.Thread(target=self._take, name=f"collect-{self.name}", daemon=True)

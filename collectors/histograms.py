@@ -110,12 +110,9 @@ class HistogramCollector(Loaded):
             sizes={"hist_0": self._entries, "hist_1": self._entries},
             cache=self._cache,
         )
-        try:
+        with programs.kept():
             self._wanted.tell(programs)
             programs.attach()
-        except BaseException:
-            programs.close()
-            raise
         self._programs = programs
         self._set_control(_SHIFT, self._shift)
 

@@ -22,7 +22,8 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -180,6 +181,15 @@ class Programs:
         self._programs.clear()
         for each in self.maps.values():
             each.close()
+
+    @contextmanager
+    def kept(self) -> Iterator[Self]:
+        """Close it when what is done here fails."""
+        try:
+            yield self
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self

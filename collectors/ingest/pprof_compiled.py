@@ -13,21 +13,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from collectors.ingest.machine_code import made_by
+from collectors.ingest.machine_code import Int, made_by, part
 from collectors.scrapers import pprof_tables, wire
 from collectors.scrapers.pprof_tables import MAX_SAMPLES, Tables
 
 Numbers = NDArray[np.int64]
-Int = Any
-"""A machine's integer, signed or not, as numba takes it from its arithmetic."""
 Walk = Callable[..., bool]
-Function = TypeVar("Function", bound=Callable[..., object])
 
 VARINT, FIXED64, LENGTH, FIXED32 = wire.VARINT, wire.FIXED64, wire.LENGTH, wire.FIXED32
 # An argument, as the cache would keep what they were.
@@ -53,12 +49,7 @@ _WIDTH = {
 }  # fmt: skip
 
 
-def _part(function: Function) -> Function:
-    """Paste the function in where it is called: a call would cost more. Compiling takes longer with each place."""
-    return njit(nogil=True, boundscheck=True, inline="always")(function)  # type: ignore[no-any-return]
-
-
-@_part
+@part
 def _varint(data: wire.Bytes, at: int, limit: int) -> tuple[Int, int]:
     """Return (the number at ``at``, the position behind it); -1 when it passes the limit or ten bytes."""
     value, shift = np.uint64(0), np.uint64(0)
@@ -72,7 +63,7 @@ def _varint(data: wire.Bytes, at: int, limit: int) -> tuple[Int, int]:
     return value, -1
 
 
-@_part
+@part
 def _field(data: wire.Bytes, at: Int, limit: int) -> tuple[Int, Int, Int, int, int]:
     """Return (field, wire type, number or length, first byte, the position behind it); -1 when it cannot be read."""
     tag, at = _varint(data, at, limit)
@@ -92,7 +83,7 @@ def _field(data: wire.Bytes, at: Int, limit: int) -> tuple[Int, Int, Int, int, i
     return np.int64(tag >> np.uint64(3)), kind, value, begin, at
 
 
-@_part
+@part
 def _numbers(data: wire.Bytes, at: int, end: int, out: Numbers, place: int) -> int:
     """Write the numbers of these bytes, from ``place`` on; returns the place behind them, -1 when damaged."""
     while 0 <= at < end:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from numba import njit
 from numpy.typing import NDArray
 
-from collectors.ingest.machine_code import made_by, readable
+from collectors.ingest.machine_code import Int, made_by, part, readable
 from streams.schema.stack_columns import StackColumns
 
 Words = NDArray[np.uint64]
@@ -113,6 +113,16 @@ def _number(keys: Words, slots: NDArray[np.int32], number: NDArray[np.int32], fi
     return found
 
 
+@part
+def _slot_of(digests: Words, at: int, table: Words) -> Int:
+    """Return the slot of a table that a digest has, or the free one in which it belongs."""
+    mask = np.uint64(len(table) - 1)
+    slot = (digests[at, 0] >> np.uint64(1)) & mask
+    while table[slot, 0] and (table[slot, 0] != digests[at, 0] or table[slot, 1] != digests[at, 1]):
+        slot = (slot + np.uint64(1)) & mask
+    return slot
+
+
 def _find(digests: Words, table: Words, ids: Words, out: Words) -> int:
     """Look stacks up; returns how many are not there.
 
@@ -122,11 +132,9 @@ def _find(digests: Words, table: Words, ids: Words, out: Words) -> int:
         ids: those of the digests in the table, by slot.
         out: is given the ids of those that are there, 0 for others.
     """
-    missing, mask = 0, np.uint64(len(table) - 1)
+    missing = 0
     for at in range(len(digests)):
-        slot = (digests[at, 0] >> np.uint64(1)) & mask
-        while table[slot, 0] and (table[slot, 0] != digests[at, 0] or table[slot, 1] != digests[at, 1]):
-            slot = (slot + np.uint64(1)) & mask
+        slot = _slot_of(digests, at, table)
         out[at] = ids[slot]
         if not table[slot, 0]:
             out[at] = 0
@@ -143,11 +151,9 @@ def _add(digests: Words, new: Words, table: Words, ids: Words) -> int:
         table: as for ``_find``.
         ids: those in the table.
     """
-    added, mask = 0, np.uint64(len(table) - 1)
+    added = 0
     for at in range(len(digests)):
-        slot = (digests[at, 0] >> np.uint64(1)) & mask
-        while table[slot, 0] and (table[slot, 0] != digests[at, 0] or table[slot, 1] != digests[at, 1]):
-            slot = (slot + np.uint64(1)) & mask
+        slot = _slot_of(digests, at, table)
         if not table[slot, 0]:
             table[slot, 0], table[slot, 1], ids[slot] = digests[at, 0], digests[at, 1], new[at]
             added += 1

@@ -173,12 +173,9 @@ class KernelTop(Loaded):
             sizes={"rows_0": self._rows, "rows_1": self._rows},
             cache=self._cache,
         )
-        try:
+        with programs.kept():
             self._wanted.tell(programs)
             programs.attach()
-        except BaseException:
-            programs.close()
-            raise
         self._programs = programs
 
     def collect(self, seconds: float) -> pa.RecordBatch:  # noqa: ARG002 - of every gadget's

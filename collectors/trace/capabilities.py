@@ -54,17 +54,13 @@ class Capabilities(EventCollector):
         Raises:
             KernelError: it cannot run here; the message says what is missing.
         """
-        filtered = {} if self._wanted.anything else {"FILTERED": 1}
+        defines = self.defines() | self._wanted.defines()
         offsets = {**fields.TASK, **self.offsets}
         sizes = {"rows_0": ROWS, "rows_1": ROWS}
-        programs = load(self.source, self.defines() | filtered, offsets=offsets, sizes=sizes, cache=self._cache)
-        try:
-            if filtered:
-                programs.maps["wanted"].update(bytes(4), self._wanted.packed())
+        programs = load(self.source, defines, offsets=offsets, sizes=sizes, cache=self._cache)
+        with programs.kept():
+            self._wanted.tell(programs)
             self.attach(programs)
-        except BaseException:
-            programs.close()
-            raise
         self._programs = programs
 
     def poll(self, timeout_s: float) -> NDArray[Any]:
