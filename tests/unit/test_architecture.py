@@ -63,7 +63,7 @@ def test_the_command_line_loads_nothing_heavy():
     assert not modules & {"faust", "bcc", "chdb", "aiokafka", "clickhouse_connect", "pyarrow", "numpy", "rich"}
 
 
-COMPILED = {"pprof_compiled", "pprof_stacks", "stack_digests"}
+COMPILED = {"machine_code", "pprof_compiled", "pprof_stacks", "stack_digests"}
 
 
 def test_only_the_push_endpoint_loads_a_compiler():
