@@ -9,8 +9,9 @@ When no effort is left to take away from what costs something, the costliest tha
 it measures, so it takes ``LONG_PATIENCE`` intervals above the limit in a row, or twice the limit: a broker that is
 away for half a minute makes the process dearer, and that passes.
 
-After some intervals in a row in which there was room for it, the last relief is taken back; if it has to be repeated,
-that takes twice as long each time, so that nothing goes on and off for ever.
+After some intervals in a row in which there was room for it, a collector's last relief is taken back, that of the one
+that would cost least; if it has to be repeated, that takes twice as long each time, so that nothing goes on and off
+for ever.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Budget:
     levers: Mapping[str, Lever] = field(default_factory=dict)
     used: float = 0.0
     _efforts: dict[str, float] = field(default_factory=dict)
-    _reliefs: list[Change] = field(default_factory=list)  # with the effort before
+    _reliefs: dict[str, list[float]] = field(default_factory=dict)  # the efforts before each
     _calm: dict[str, int] = field(default_factory=dict)
     _taken_back: set[str] = field(default_factory=set)
     _cost_at_relief: dict[str, float] = field(default_factory=dict)
@@ -69,7 +70,7 @@ class Budget:
     _above_aim: int = 0
     _above_limit: int = 0
     _lately: deque[float] = field(default_factory=lambda: deque(maxlen=LONG_PATIENCE))
-    _roomy: int = 0
+    _roomy: dict[str, int] = field(default_factory=dict)  # intervals in a row with room for taking its last one back
     _costs_before: Mapping[str, float] = field(default_factory=dict)
 
     def effort(self, name: str) -> float:
@@ -94,28 +95,31 @@ class Budget:
         self._above_limit = self._above_limit + 1 if used > self.limit else 0
         lasting = {name: min(cost, self._costs_before.get(name, 0.0)) for name, cost in costs.items()}
         self._costs_before = dict(costs)
-        self._roomy = self._roomy + 1 if self._has_room(costs) else 0
+        more = {name: self._costs_more(name, costs) for name in self._reliefs}
+        roomy = [name for name in self._reliefs if used + more[name] <= _ROOM * self.limit]
+        self._roomy = {name: self._roomy.get(name, 0) + 1 for name in roomy}
         if self._above_aim >= PATIENCE:
             return self._relieve(over, lasting)
-        if self._reliefs and self._roomy >= self._calm.get(self._reliefs[-1].name, CALM):
-            self._roomy = 0
-            last = self._reliefs.pop()
-            self._efforts[last.name] = last.effort
-            self._taken_back.add(last.name)
-            self._cost_at_relief.pop(last.name, None)
-            return [last]
-        return []
+        ripe = [name for name in roomy if self._roomy[name] >= self._calm.get(name, CALM)]
+        return [self._take_back(min(ripe, key=lambda name: (more[name], name)))] if ripe else []
 
-    def _has_room(self, costs: Mapping[str, float]) -> bool:
-        """Return whether the last relief could be taken back."""
-        if not self._reliefs:
-            return False
-        last = self._reliefs[-1]
-        effort = self.effort(last.name)
-        if not effort:  # what it would cost now is not known
-            again = self._cost_given_up.get(last.name, math.inf)
-            return self.used < self.limit / 2 or self.used + again <= _ROOM * self.limit
-        return self.used + costs.get(last.name, 0.0) * (last.effort / effort - 1) <= _ROOM * self.limit
+    def _costs_more(self, name: str, costs: Mapping[str, float]) -> float:
+        """Return how many more cores a collector would use without its last relief."""
+        effort = self.effort(name)
+        if effort:
+            return costs.get(name, 0.0) * (self._reliefs[name][-1] / effort - 1)
+        # What it would cost now is not known: not more than then, or it is tried where half of the limit is free.
+        return min(self._cost_given_up[name], (_ROOM - 0.5) * self.limit)
+
+    def _take_back(self, name: str) -> Change:
+        self._roomy.clear()  # what follows is to show what that takes
+        efforts = self._reliefs[name]
+        self._efforts[name] = efforts.pop()
+        if not efforts:
+            del self._reliefs[name]
+        self._taken_back.add(name)
+        self._cost_at_relief.pop(name, None)
+        return Change(name, self._efforts[name])
 
     def _relieve(self, over: float, costs: Mapping[str, float]) -> list[Change]:
         changes = list[Change]()
@@ -148,6 +152,6 @@ class Budget:
         if name in self._taken_back:
             self._taken_back.remove(name)
             self._calm[name] = min(MOST_CALM, self._calm.get(name, CALM) * 2)
-        self._reliefs.append(Change(name, self.effort(name)))
+        self._reliefs.setdefault(name, []).append(self.effort(name))
         self._efforts[name] = effort
         return Change(name, effort)

@@ -31,6 +31,7 @@ interrupt (it leaves the guest) and 10 to 14 for two stack walks. ``set_threshol
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Self
 
@@ -90,6 +91,7 @@ class OffCpu(Loaded):
         self._wanted = wanted or Wanted()
         self._most_per_s = most_per_s
         self._period_ns = 0
+        self._rate = 0.0
         self._drained_s = 0.0
         self._counts: StackCounts | None = None
         self._kicks: list[RingBuffer] = []
@@ -123,8 +125,10 @@ class OffCpu(Loaded):
             self._counts.set_control(CONTROL_THRESHOLD, threshold_ns)
 
     def set_most_per_s(self, most: float) -> None:
-        """Take at most about this many waits a second; where more end, the next intervals are sampled by time."""
+        """Take at most about this many waits a second; where more end, it samples by time from now on."""
         self._most_per_s = most
+        if self._rate > most:
+            self._apply_period(self._rate)
 
     def start(self) -> None:
         """Load and attach.
@@ -167,13 +171,20 @@ class OffCpu(Loaded):
         now = time.monotonic()
         rate = waits / max(now - self._drained_s, 0.1)
         self._drained_s = now
+        self._rate = rate
+        self._apply_period(rate)
+
+    def _apply_period(self, rate: float) -> None:
+        assert self._counts is not None
         if (period := self._next_period(rate)) != self._period_ns:
             self._period_ns = period
             self._counts.set_control(CONTROL_PERIOD, period)
 
     def _next_period(self, rate: float) -> int:
         if rate > self._most_per_s:
-            return min(max(self._period_ns, self._threshold_ns) * 2, _LONGEST_PERIOD_NS)
+            # As if all waits were shorter than the period; if some are longer, the next interval goes on.
+            times = 1 << max(1, math.ceil(math.log2(rate / self._most_per_s)))
+            return min(max(self._period_ns, self._threshold_ns) * times, _LONGEST_PERIOD_NS)
         if rate < self._most_per_s / 4:
             return self._period_ns // 2 if self._period_ns > 2 * self._threshold_ns else 0
         return self._period_ns

@@ -96,15 +96,27 @@ def test_who_costs_next_to_nothing_is_left_alone():
     assert run(budget, 1.0, {"cpu": 0.001, "offcpu": 0.0019, "exec": 0.9}, 100) == []
 
 
-def test_reliefs_are_taken_back_last_first_and_more_slowly_each_time():
+def test_reliefs_are_taken_back_one_by_one_and_more_slowly_each_time():
     budget = Budget(0.02, LEVERS)
     run(budget, 0.05, {"offcpu": 1}, PATIENCE)
     run(budget, 0.001, {}, 1)
     run(budget, 0.05, {"syscall": 1}, PATIENCE)
-    assert run(budget, 0.001, {}, 2 * CALM) == [Change("syscall", 1.0), Change("offcpu", 1.0)]
+    assert run(budget, 0.001, {}, 2 * CALM) == [Change("offcpu", 1.0), Change("syscall", 1.0)]
     assert run(budget, 0.05, {"syscall": 1}, PATIENCE) == [Change("syscall", 0.0)]
     assert run(budget, 0.001, {}, 2 * CALM - 1) == []
     assert budget.observe(0.001, {}) == [Change("syscall", 1.0)]
+
+
+def test_who_would_cost_least_does_more_again_whoever_was_relieved_last():
+    budget = Budget(0.02, LEVERS)
+    run(budget, 0.03, {"cpu": 0.004}, PATIENCE + 1)
+    run(budget, 0.03, {"offcpu": 0.01}, PATIENCE + 1)
+    assert (budget.effort("cpu"), budget.effort("offcpu")) == (0.25, 0.25)
+    costs = {"cpu": 0.001, "offcpu": 0.006}  # all of offcpu's would be too much
+    assert run(budget, 0.012, costs, CALM) == [Change("cpu", 0.5)]
+    assert run(budget, 0.012, costs, CALM) == [Change("cpu", 1.0)]
+    assert run(budget, 0.012, costs, 500) == []
+    assert run(budget, 0.009, costs, CALM) == [Change("offcpu", 0.5)]
 
 
 def test_a_relief_is_taken_back_where_there_is_room_for_it():

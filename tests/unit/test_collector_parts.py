@@ -132,7 +132,8 @@ def test_the_period_of_waits_follows_their_rate():
     assert collector._next_period(500) == 0
     assert collector._next_period(501) == 2_000_000
     collector._period_ns = 2_000_000
-    assert collector._next_period(10_000) == 4_000_000
+    assert collector._next_period(1001) == 8_000_000
+    assert collector._next_period(10_000) == 64_000_000
     assert collector._next_period(200) == 2_000_000
     assert collector._next_period(124) == 0
     collector._period_ns = 1 << 29
