@@ -53,9 +53,9 @@ def up(workdir: Path | None, config: Path | None, free_ports: bool, timeout: flo
 
 def _watch(stack: Stack, console: Console, stopping: threading.Event, timeout: float) -> None:
     began = time.monotonic()
-    every = 1.0 if console.is_terminal else 10.0
+    every = 2.0 if console.is_terminal else 10.0
     notes: list[str] = []
-    before = {name: status.read(stage) for name, stage in stack.stages.items()}
+    before = status.look(stack.stages)
     with Live(console=console, auto_refresh=False, transient=False) as live:
         shown_at = time.monotonic()
         while not stopping.is_set() and not (timeout and time.monotonic() - began > timeout):
@@ -64,7 +64,7 @@ def _watch(stack: Stack, console: Console, stopping: threading.Event, timeout: f
             notes = [*notes, *fresh][-5:]
             if time.monotonic() - shown_at < every:
                 continue
-            now = {name: status.read(stage) for name, stage in stack.stages.items()}
+            now = status.look(stack.stages)
             uptime = time.strftime("%H:%M:%S", time.gmtime(time.monotonic() - began))
             table = status.table(stack.stages, before, now, f"perfstream · up {uptime} · Ctrl-C ends it")
             below = [*status.troubles(now), *(notes if console.is_terminal else fresh)]

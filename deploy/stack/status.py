@@ -6,8 +6,9 @@ import json
 import os
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,14 +33,14 @@ class Reading:
     problems: Mapping[str, str] = field(default_factory=dict)
 
 
-def read(stage: Stage) -> Reading:
-    """Look at a stage now; what does not answer is left out."""
+def read(stage: Stage, only: Sequence[str] = ()) -> Reading:
+    """Look at a stage now, at all its metrics or ``only`` some; what does not answer is left out."""
     reading = Reading(time.monotonic())
     if stage.pid is None:
         return reading
     reading.cpu_s, reading.rss_bytes = _cost(stage.pid)
     if stage.metrics:
-        reading.counters = _metrics(stage.metrics)
+        reading.counters = _metrics(stage.metrics, only)
         reading.problems = _problems(stage.metrics)
     return reading
 
@@ -52,16 +53,17 @@ def _cost(pid: int) -> tuple[float, int]:
     return (int(fields[11]) + int(fields[12])) / _TICKS, int(fields[21]) * _PAGE
 
 
-def _metrics(base: str) -> dict[str, float]:
+def _metrics(base: str, only: Sequence[str]) -> dict[str, float]:
+    asked = urllib.parse.urlencode([("name[]", name) for name in only])
     try:
-        with urllib.request.urlopen(f"{base}/metrics", timeout=1) as answer:  # noqa: S310 - our own loopback addresses
+        with urllib.request.urlopen(f"{base}/metrics?{asked}", timeout=1) as answer:  # noqa: S310 - our own loopback addresses
             text = answer.read().decode()
     except (OSError, ValueError):
         return {}
     sums: dict[str, float] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            if not sample.name.endswith(("_created", "_bucket")):
+            if not sample.name.endswith("_bucket"):
                 sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
     return sums
 
@@ -88,6 +90,11 @@ class Column:
     lost: tuple[str, ...] = ()
     lag: tuple[str, ...] = ()
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Return all of them."""
+        return self.rows + self.lost + self.lag
+
 
 # Rates come from counters, lag from gauges. The names are those that the stages serve.
 SHOWN = {
@@ -103,6 +110,11 @@ SHOWN = {
     ),
     "store": Column(("perfstream_store_insert_rows_total",)),
 }
+
+
+def look(stages: Mapping[str, Stage]) -> dict[str, Reading]:
+    """Look at what ``table`` shows. All metrics of an agent, each second, are a hundredth of a core for it."""
+    return {name: read(stage, SHOWN.get(name, Column()).metrics) for name, stage in stages.items()}
 
 
 def table(stages: Mapping[str, Stage], before: Mapping[str, Reading], now: Mapping[str, Reading], title: str) -> Table:
