@@ -66,7 +66,6 @@ class Budget:
     _calm: dict[str, int] = field(default_factory=dict)
     _taken_back: set[str] = field(default_factory=set)
     _cost_at_relief: dict[str, float] = field(default_factory=dict)
-    _cost_given_up: dict[str, float] = field(default_factory=dict)
     _above_aim: int = 0
     _above_limit: int = 0
     _lately: deque[float] = field(default_factory=lambda: deque(maxlen=LONG_PATIENCE))
@@ -109,7 +108,7 @@ class Budget:
         if effort:
             return costs.get(name, 0.0) * (self._reliefs[name][-1] / effort - 1)
         # What it would cost now is not known: not more than then, or it is tried where half of the limit is free.
-        return min(self._cost_given_up[name], (_ROOM - 0.5) * self.limit)
+        return min(self._cost_at_relief[name], (_ROOM - 0.5) * self.limit)
 
     def _take_back(self, name: str) -> Change:
         self._roomy.clear()  # what follows is to show what that takes
@@ -130,16 +129,12 @@ class Budget:
         for name in helpful or scalable[:1]:
             if over > 0:
                 over -= costs[name] / 2
-                self._cost_at_relief[name] = costs[name]
-                changes.append(self._lower(name, self.effort(name) / 2))
+                changes.append(self._lower(name, self.effort(name) / 2, costs[name]))
         if changes or not self._lasts():
             return changes
         stoppable = [name for name in worth if self.levers[name].stops and self.effort(name) > 0]
-        for name in stoppable[:1]:
-            self._cost_given_up[name] = costs[name]
-            changes.append(self._lower(name, 0.0))
         self._lately.clear()  # what follows is to show whether that was enough
-        return changes
+        return [self._lower(name, 0.0, costs[name]) for name in stoppable[:1]]
 
     def _lasts(self) -> bool:
         """Return whether the limit is exceeded for so long, or by so much, that something may be given up."""
@@ -148,10 +143,11 @@ class Budget:
             return True
         return len(lately) == LONG_PATIENCE and min(lately) > (1 + _SLACK) * self.limit
 
-    def _lower(self, name: str, effort: float) -> Change:
+    def _lower(self, name: str, effort: float, cost: float) -> Change:
         if name in self._taken_back:
             self._taken_back.remove(name)
             self._calm[name] = min(MOST_CALM, self._calm.get(name, CALM) * 2)
         self._reliefs.setdefault(name, []).append(self.effort(name))
         self._efforts[name] = effort
+        self._cost_at_relief[name] = cost
         return Change(name, effort)

@@ -34,8 +34,6 @@ HASH, ARRAY, PERF_EVENT_ARRAY, PERCPU_HASH, PERCPU_ARRAY, STACK_TRACE = 1, 2, 4,
 LRU_HASH, LRU_PERCPU_HASH, RINGBUF = 9, 10, 27
 PERCPU_TYPES = frozenset({PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH})
 
-MOST_SLOTS = 1 << 18  # 4 MB
-
 PERF_SOFTWARE, PERF_TRACEPOINT = 1, 2
 PERF_COUNT_SW_CPU_CLOCK = 0
 _IOC_ENABLE, _IOC_SET_BPF = 0x2400, 0x40042408
@@ -43,6 +41,7 @@ _CLOEXEC = 8
 _UPROBES = Path("/sys/bus/event_source/devices/uprobe")
 _SO_ATTACH_BPF = 50
 _BATCH = 8192
+_MOST_SLOTS = 1 << 18  # 4 MB
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -274,9 +273,9 @@ def online_cpus() -> list[int]:
 
 
 def thread_slots() -> int:
-    """Return ``SLOTS`` of ``slots.h``: the bound of thread numbers as a power of two, at most ``MOST_SLOTS``."""
+    """Return ``SLOTS`` of ``slots.h``: the bound of thread numbers as a power of two, at most 2^18."""
     bound = int(Path("/proc/sys/kernel/pid_max").read_text())
-    return min(MOST_SLOTS, 1 << (bound - 1).bit_length())
+    return min(_MOST_SLOTS, 1 << (bound - 1).bit_length())
 
 
 def _cpu_list(which: str) -> list[int]:

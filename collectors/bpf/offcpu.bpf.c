@@ -6,9 +6,6 @@
 #include "cost.h"
 #include "task.h"
 
-#ifndef SLOTS
-#define SLOTS 32768
-#endif
 #define BLOCKED 3         /* TASK_INTERRUPTIBLE | TASK_UNINTERRUPTIBLE; runnable, stopped and traced are not waiting */
 #define IDLING 0x400      /* TASK_NOLOAD: kernel threads with nothing to do */
 #define DYING 0x80        /* TASK_DEAD */

@@ -72,6 +72,17 @@ def first_seen(ids: _Words) -> tuple[_Places, _Places]:
     return rank[number], first[order]
 
 
+def compiled_again() -> Again:
+    """Return the functions of machine code; the first call of each compiles, or reads what was compiled before.
+
+    Raises:
+        ImportError: numba is not installed.
+    """
+    from collectors.ingest import stack_digests as by
+
+    return Again(by.digests, by.find, by.add, by.merged, by.first_seen)
+
+
 def prepare() -> threading.Thread:
     """Make the compiled reader ready on a thread of its own, which is returned."""
     thread = threading.Thread(target=_prepare, name="compile", daemon=True)
@@ -95,10 +106,7 @@ def _prepare() -> None:
         _LOG.warning("profiles are read by NumPy: cannot compile", extra={"reason": reason})
     else:
         _read, _stack = pprof_compiled.read, pprof_stacks.stacks
-        _again = Again(
-            stack_digests.digests, stack_digests.find, stack_digests.add, stack_digests.merged,
-            stack_digests.first_seen,
-        )  # fmt: skip
+        _again = compiled_again()
         # The compiler's objects live until the end, and need not be looked at by every collection.
         gc.collect()
         gc.freeze()

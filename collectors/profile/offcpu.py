@@ -128,7 +128,7 @@ class OffCpu(Loaded):
         """Take at most about this many waits a second; where more end, it samples by time from now on."""
         self._most_per_s = most
         if self._rate > most:
-            self._apply_period(self._rate)
+            self._apply_period()
 
     def start(self) -> None:
         """Load and attach.
@@ -169,14 +169,13 @@ class OffCpu(Loaded):
         """Choose the period of the interval that has begun from the rate in the one that has ended."""
         assert self._counts is not None
         now = time.monotonic()
-        rate = waits / max(now - self._drained_s, 0.1)
+        self._rate = waits / max(now - self._drained_s, 0.1)
         self._drained_s = now
-        self._rate = rate
-        self._apply_period(rate)
+        self._apply_period()
 
-    def _apply_period(self, rate: float) -> None:
+    def _apply_period(self) -> None:
         assert self._counts is not None
-        if (period := self._next_period(rate)) != self._period_ns:
+        if (period := self._next_period(self._rate)) != self._period_ns:
             self._period_ns = period
             self._counts.set_control(CONTROL_PERIOD, period)
 

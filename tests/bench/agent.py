@@ -115,7 +115,9 @@ def account_ns() -> float:
 
 def told(port: int, metric: str) -> dict[str, float]:
     """Return a metric of the agent by collector."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+    # That one alone: all of them would be work for the agent, which is measured.
+    url = f"http://127.0.0.1:{port}/metrics?name[]=perfstream_agent_{metric}"
+    with urllib.request.urlopen(url, timeout=30) as answer:
         text = answer.read().decode()
     found = re.findall(rf'^perfstream_agent_{metric}{{collector="(\w+)"}} (\S+)$', text, re.MULTILINE)
     return {name: float(value) for name, value in found}

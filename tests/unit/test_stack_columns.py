@@ -55,9 +55,7 @@ def test_samples_of_frames_with_one_text_are_one_stack():
     assert which.tolist() == [0, 0, 1]
 
 
-AGAIN = pprof_reader.Again(
-    stack_digests.digests, stack_digests.find, stack_digests.add, stack_digests.merged, stack_digests.first_seen
-)
+AGAIN = pprof_reader.compiled_again()
 
 
 @pytest.fixture
